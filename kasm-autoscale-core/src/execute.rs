@@ -1,0 +1,149 @@
+//! From a command to its outcome: the same code for every host, and for the simulator.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::command::{Action, Command, CreateMachine, Outcome};
+use crate::config::{ConfigSpec, ConnectionPassword, Problem};
+use crate::id::{PoolId, ProviderName};
+use crate::ports::{Certainty, ErrorKind, Marker, Prober, ProviderError, Providers, Secrets, ServerSpec};
+use crate::script::{Script, Variable};
+use crate::time::Timestamp;
+use crate::token::{DeploymentKey, checkin_token};
+
+/// What commands are carried out with.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The providers that are set up.
+    pub providers: &'a dyn Providers,
+    /// Probes connection ports.
+    pub prober: &'a dyn Prober,
+    /// Looks secrets up.
+    pub secrets: &'a dyn Secrets,
+    /// Signs check-in tokens.
+    pub key: &'a DeploymentKey,
+}
+
+impl core::fmt::Debug for Ports<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Ports")
+    }
+}
+
+/// Carries a command of this pool out. It does not limit its time: the host does, by [`Command::timeout`], and reports
+/// [`Outcome::Lost`] when it is over.
+pub async fn execute(pool: PoolId, command: &Command, ports: Ports<'_>) -> Outcome {
+    let provider = |name: &ProviderName| ports.providers.provider(name).ok_or_else(|| no_provider(name));
+    match &command.action {
+        Action::Create(create) => Outcome::Progress(match provider(&create.spec.provider) {
+            Ok(provider) => match server_spec(create, provider.describe().kind, ports) {
+                Ok(spec) => provider.create(&spec).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }),
+        Action::Poll { provider: name, op } => Outcome::Progress(match provider(name) {
+            Ok(provider) => provider.poll(op).await,
+            Err(error) => Err(error),
+        }),
+        Action::Find { provider: name, server } => Outcome::Found(match provider(name) {
+            Ok(provider) => provider.find(server).await,
+            Err(error) => Err(error),
+        }),
+        Action::List { provider: name } => Outcome::Listed(match provider(name) {
+            Ok(provider) => provider.list(&pool).await,
+            Err(error) => Err(error),
+        }),
+        Action::Delete { provider: name, machine } => Outcome::Progress(match provider(name) {
+            Ok(provider) => provider.delete(machine).await,
+            Err(error) => Err(error),
+        }),
+        Action::Probe { target } => Outcome::Probed(ports.prober.probe(target).await),
+    }
+}
+
+fn no_provider(name: &ProviderName) -> ProviderError {
+    ProviderError::new(ErrorKind::Invalid, Certainty::NotApplied, "ProviderMissing", &format!("there is no provider {name:?}"))
+}
+
+fn invalid(code: &str, message: &str) -> ProviderError {
+    ProviderError::new(ErrorKind::Invalid, Certainty::NotApplied, code, message)
+}
+
+/// The request for a machine: the same bytes whenever it is made from the same row and the same secrets.
+fn server_spec(create: &CreateMachine, kind: &str, ports: Ports<'_>) -> Result<ServerSpec, ProviderError> {
+    let user_data = match &create.spec.startup_script {
+        Some(script) => Some(rendered(script, create, kind, ports.secrets, ports.key)?),
+        None => None,
+    };
+    let server = create.server;
+    Ok(ServerSpec {
+        server,
+        marker: Marker { deployment: create.deployment, pool: server.pool, config: create.config, server: server.uuid() },
+        name: server.machine_name(),
+        token: server.uuid(),
+        machine: create.spec.machine.clone(),
+        user_data,
+    })
+}
+
+fn rendered(script: &Script, create: &CreateMachine, kind: &str, secrets: &dyn Secrets, key: &DeploymentKey) -> Result<SecretString, ProviderError> {
+    let spec = &create.spec;
+    let mut values: BTreeMap<Variable, SecretString> = BTreeMap::new();
+    let mut set = |variable, value: Option<String>| values.extend(value.map(|text| (variable, SecretString::from(text))));
+    set(Variable::ServerId, Some(create.server.uuid()));
+    set(Variable::ServerHostname, Some(create.server.machine_name().to_string()));
+    set(Variable::ProviderName, Some(kind.into()));
+    set(Variable::UpstreamAuthAddress, spec.upstream_auth_address.clone());
+    set(Variable::ConnectionUsername, spec.connection.username.clone());
+    set(Variable::CheckinJwt, Some(checkin_token(key, &create.server, create.checkin_expires_at)));
+    if script.variables().contains(&Variable::ConnectionPassword)
+        && let ConnectionPassword::Secret(name) = &spec.connection.password
+    {
+        let secret = secrets.secret(name).ok_or_else(|| invalid("SecretMissing", &format!("there is no secret {name:?}")))?;
+        values.insert(Variable::ConnectionPassword, secret);
+    }
+    script.render(&values).map_err(|error| invalid("StartupScript", &error.to_string()))
+}
+
+/// Every mistake in a config that only its provider and the host's secrets can show: its machine settings, the size of its
+/// startup script, values that cannot stand in it, secrets that are not there. To be called before a config is set; makes
+/// no call.
+pub fn check_config(spec: &ConfigSpec, deployment_key: &DeploymentKey, providers: &dyn Providers, secrets: &dyn Secrets) -> alloc::vec::Vec<Problem> {
+    let mut problems = alloc::vec::Vec::new();
+    if let ConnectionPassword::Secret(name) = &spec.connection.password
+        && secrets.secret(name).is_none()
+    {
+        problems.push(Problem::new("connection_password", format!("secret {name:?}"), "the host keeps no secret of this name"));
+    }
+    let Some(provider) = providers.provider(&spec.provider) else {
+        problems.push(Problem::new("provider", format!("{:?}", spec.provider.as_str()), "the host has no provider of this name"));
+        return problems;
+    };
+    let mut bytes = 0;
+    if let Some(script) = spec.startup_script.as_ref().filter(|_| problems.is_empty()) {
+        // A server with the longest number there is. No other value differs from server to server in length.
+        let create = sample(spec);
+        match rendered(script, &create, provider.describe().kind, secrets, deployment_key) {
+            Ok(text) => bytes = text.expose_secret().len(),
+            Err(error) => problems.push(Problem::new("startup_script", "a value that cannot stand in it", error.message)),
+        }
+    }
+    problems.extend(provider.check(&spec.machine, bytes).into_iter().map(|problem| problem.below("machine")));
+    problems
+}
+
+fn sample(spec: &ConfigSpec) -> CreateMachine {
+    use crate::id::{ConfigId, DeploymentId, ServerId, ServerKey};
+    let server = ServerKey { pool: PoolId::from_bytes([0; 16]), server: ServerId::new(u64::MAX >> 2) };
+    CreateMachine {
+        deployment: DeploymentId::from_bytes([0; 16]),
+        server,
+        config: ConfigId::new(u32::MAX),
+        spec: spec.clone().into(),
+        checkin_expires_at: Timestamp::from_secs(9_999_999_999),
+    }
+}

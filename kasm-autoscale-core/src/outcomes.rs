@@ -1,0 +1,515 @@
+//! What came of commands: each outcome is one more observation, believed as far as it goes.
+
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::backoff::{Backoff, retry_wait};
+use crate::command::Outcome;
+use crate::id::{CommandId, ConfigId, ProviderName, ServerId, ServerKey};
+use crate::ports::{Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, Progress, ProviderError};
+use crate::report::{BackoffKind, What};
+use crate::row::RowKey;
+use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, PhaseKind, Server};
+use crate::session::EndReason;
+use crate::state::{InFlight, Orphan, State, Subject};
+use crate::time::Timestamp;
+
+/// How many complete listings in a row must miss a machine before it counts as lost, and how many must show one that no row
+/// knows before it is deleted: one listing alone proves nothing.
+const SIGHTINGS: u32 = 2;
+
+/// How long to wait before probing again.
+const PROBE_INTERVAL: core::time::Duration = core::time::Duration::from_secs(3);
+
+impl State {
+    /// An outcome has come in. One that nobody waits for any more is of another life of this process: it is ignored.
+    pub(crate) fn finished(&mut self, command: CommandId, outcome: Outcome) {
+        let Some(in_flight) = self.in_flight.remove(&command) else { return };
+        if let (Some(error), Some(provider)) = (call_error(&outcome), &in_flight.provider) {
+            self.note_failure(&in_flight, provider.clone(), error);
+        }
+        match in_flight.subject {
+            Subject::Server(id) => self.server_outcome(id, command, in_flight.verb, outcome),
+            Subject::Listing(name) => self.listing_outcome(&name, in_flight.sent_at, outcome),
+            Subject::Orphan(name, machine) => self.orphan_outcome(&name, &machine, outcome),
+        }
+    }
+
+    fn note_failure(&mut self, in_flight: &InFlight, provider: ProviderName, error: String) {
+        // A listing that goes on failing is told once; the count is in the metrics.
+        let repeated = matches!(&in_flight.subject, Subject::Listing(name) if self.providers.get(name).is_some_and(|known| known.failures > 0));
+        if !repeated {
+            let server = if let Subject::Server(id) = in_flight.subject { Some(id) } else { None };
+            self.event(What::CallFailed { provider, verb: in_flight.verb.into(), server, error });
+        }
+    }
+
+    fn server_outcome(&mut self, id: ServerId, command: CommandId, verb: &str, outcome: Outcome) {
+        let Some(server) = self.servers.get(&id) else { return };
+        if server.busy.is_some_and(|busy| busy.command == command) {
+            self.edit_server(id, |server| server.busy = None);
+        }
+        match (verb, outcome) {
+            ("create" | "poll", Outcome::Progress(Ok(progress))) => self.create_progressed(id, progress),
+            ("create", Outcome::Progress(Err(error))) => self.create_failed(id, &error),
+            ("create", _) => self.create_unsure(id, ErrorKind::Transient, None, "no answer came"),
+            ("poll", Outcome::Progress(Err(error))) => self.poll_failed(id, &error),
+            ("find", Outcome::Found(Ok(machine))) => self.found(id, machine),
+            ("find", Outcome::Found(Err(error))) => self.find_failed(id, Some(&error)),
+            ("find" | "poll", _) => self.find_failed(id, None),
+            ("delete", Outcome::Progress(Ok(progress))) => self.delete_progressed(id, &progress),
+            ("delete", Outcome::Progress(Err(error))) => self.delete_failed(id, Some(&error)),
+            ("delete", _) => self.delete_failed(id, None),
+            ("probe", outcome) => self.probed(id, matches!(outcome, Outcome::Probed(Ok(())))),
+            _ => {}
+        }
+    }
+
+    // --- making machines ---
+
+    fn create_progressed(&mut self, id: ServerId, progress: Progress) {
+        let config = self.servers[&id].config;
+        self.forgive_create(config);
+        match progress {
+            Progress::Pending { machine: Some(machine), .. } | Progress::Done { machine: Some(machine) } => self.adopt(id, machine),
+            Progress::Pending { machine: None, op: Some(op) } => {
+                let poll_at = self.now + self.poll_busy(id);
+                if let Phase::Creating { .. } = self.servers[&id].phase {
+                    self.edit_server(id, |server| {
+                        if let Phase::Creating { call, .. } = &mut server.phase {
+                            *call = CreateCall::Accepted { op, poll_at };
+                        }
+                    });
+                }
+            }
+            Progress::Pending { machine: None, op: None } | Progress::Done { machine: None } => self.set_unsure(id),
+        }
+    }
+
+    /// The server's machine has a name now.
+    fn adopt(&mut self, id: ServerId, machine: MachineRef) {
+        self.edit_server(id, |server| server.machine = Some(machine));
+        let now = self.now;
+        match self.servers[&id].phase {
+            Phase::Creating { deadline, .. } => {
+                self.enter_phase(id, Phase::Starting { deadline, running: false, answered: false, probe_at: now }, None);
+            }
+            Phase::Deleting { .. } => self.edit_deletion(id, |call, _, next_at| {
+                if matches!(call, DeleteCall::Locate { .. }) {
+                    *call = DeleteCall::Send;
+                    *next_at = now;
+                }
+            }),
+            _ => {}
+        }
+    }
+
+    fn create_failed(&mut self, id: ServerId, error: &ProviderError) {
+        if error.certainty == Certainty::Unknown {
+            self.create_unsure(id, error.kind, Some(error), &error.to_string());
+            return;
+        }
+        let config = self.servers[&id].config;
+        self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
+        // The very first call failed for certain, so there is nothing to delete. After an unsure one there might be.
+        let only_call = matches!(self.servers[&id].phase, Phase::Creating { call: CreateCall::Intended, .. });
+        let reason = DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() };
+        if only_call {
+            self.remove_server(id, Some(reason.to_string()));
+        }
+    }
+
+    fn create_unsure(&mut self, id: ServerId, kind: ErrorKind, error: Option<&ProviderError>, text: &str) {
+        let config = self.servers[&id].config;
+        self.fail(config, BackoffKind::Provider(kind), error.and_then(|error| error.retry_after), text.into());
+        self.set_unsure(id);
+    }
+
+    /// From now on nobody sends this create again: it is looked up.
+    pub(crate) fn set_unsure(&mut self, id: ServerId) {
+        let now = self.now;
+        self.edit_server(id, |server| {
+            if let Phase::Creating { call, .. } = &mut server.phase {
+                *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
+            }
+        });
+    }
+
+    fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {
+        let failed_for_good = error.certainty == Certainty::NotApplied && !matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Denied);
+        if !failed_for_good {
+            self.find_failed(id, Some(error));
+        } else if let Phase::Creating { .. } = self.servers[&id].phase {
+            let config = self.servers[&id].config;
+            self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
+            self.delete_server(id, DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() });
+        }
+    }
+
+    fn found(&mut self, id: ServerId, machine: Option<Machine>) {
+        if let Some(machine) = machine {
+            self.observe(id, &machine);
+            return;
+        }
+        let server = &self.servers[&id];
+        let lag = self.visibility_lag(server);
+        let now = self.now;
+        match &server.phase {
+            Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
+                if now >= *since + lag {
+                    self.remove_server(id, Some("looked up: no machine was made".into()));
+                } else {
+                    let again = (*since + lag).min(now + self.poll_busy(id));
+                    self.edit_server(id, |server| {
+                        if let Phase::Creating { call: CreateCall::Unsure { find_at, .. }, .. } = &mut server.phase {
+                            *find_at = again;
+                        }
+                    });
+                }
+            }
+            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if now >= *absent_from => self.remove_server(id, None),
+            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if now >= server.created_at + lag => self.remove_server(id, None),
+            Phase::Deleting { call, .. } => {
+                let proof = if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.created_at + lag };
+                let again = proof.min(now + self.poll_busy(id)).max(now);
+                self.edit_deletion(id, |_, _, next_at| *next_at = again);
+            }
+            _ => {}
+        }
+    }
+
+    fn find_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
+        let now = self.now;
+        let wait = |tries| retry_wait(error.map(|error| error.kind), tries, error.and_then(|error| error.retry_after));
+        self.edit_server(id, |server| match &mut server.phase {
+            Phase::Creating { call: CreateCall::Unsure { find_at, tries, .. }, .. } => {
+                *tries += 1;
+                *find_at = now + wait(*tries);
+            }
+            Phase::Creating { call: CreateCall::Accepted { poll_at, .. }, .. } => *poll_at = now + wait(1),
+            Phase::Deleting { tries, next_at, .. } => {
+                *tries += 1;
+                *next_at = now + wait(*tries);
+            }
+            _ => {}
+        });
+    }
+
+    // --- deleting machines ---
+
+    fn delete_progressed(&mut self, id: ServerId, progress: &Progress) {
+        if !matches!(self.servers[&id].phase, Phase::Deleting { .. }) {
+            return;
+        }
+        if matches!(progress, Progress::Done { .. }) {
+            self.remove_server(id, None);
+            return;
+        }
+        let now = self.now;
+        let look_at = now + self.poll_busy(id);
+        self.edit_deletion(id, |call, tries, next_at| {
+            *call = DeleteCall::Confirm { accepted_at: now };
+            *tries = 0;
+            *next_at = look_at;
+        });
+    }
+
+    fn delete_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
+        let now = self.now;
+        self.edit_deletion(id, |_, tries, next_at| {
+            *tries += 1;
+            *next_at = now + retry_wait(error.map(|error| error.kind), *tries, error.and_then(|error| error.retry_after));
+        });
+    }
+
+    fn edit_deletion(&mut self, id: ServerId, edit: impl FnOnce(&mut DeleteCall, &mut u32, &mut Timestamp)) {
+        self.edit_server(id, |server| {
+            if let Phase::Deleting { call, tries, next_at, .. } = &mut server.phase {
+                edit(call, tries, next_at);
+            }
+        });
+    }
+
+    /// Starts deleting a server's machine, wherever it stands. A server whose create has not left yet has none.
+    pub(crate) fn delete_server(&mut self, id: ServerId, why: DeleteReason) {
+        let Some(server) = self.servers.get(&id) else { return };
+        let now = self.now;
+        let call = match (&server.machine, &server.phase) {
+            (Some(_), _) => DeleteCall::Send,
+            (None, Phase::Creating { call: CreateCall::Intended, .. }) if server.busy.is_none() => {
+                self.remove_server(id, Some(why.to_string()));
+                return;
+            }
+            (None, Phase::Creating { call: CreateCall::Unsure { since, .. }, .. }) => {
+                DeleteCall::Locate { absent_from: *since + self.visibility_lag(server) }
+            }
+            // The call may be on its way for as long as it is waited for.
+            (None, _) => DeleteCall::Locate { absent_from: server.busy.map_or(now, |busy| busy.until) + self.visibility_lag(server) },
+        };
+        let text = why.to_string();
+        self.enter_phase(id, Phase::Deleting { since: now, why, call, tries: 0, next_at: now }, Some(text));
+    }
+
+    // --- what machines look like ---
+
+    fn probed(&mut self, id: ServerId, ok: bool) {
+        let again = self.now + PROBE_INTERVAL;
+        self.edit_server(id, |server| {
+            if let Phase::Starting { answered, probe_at, .. } = &mut server.phase {
+                *answered = ok;
+                *probe_at = again;
+            }
+        });
+    }
+
+    /// A machine of this server was seen.
+    fn observe(&mut self, id: ServerId, machine: &Machine) {
+        let server = &self.servers[&id];
+        if server.machine.is_none() && machine.state != MachineState::Deleted {
+            self.adopt(id, machine.reference.clone());
+        }
+        let server = &self.servers[&id];
+        if machine.address.is_some() && server.address != machine.address {
+            let address = machine.address.clone();
+            self.edit_server(id, |server| server.address = address);
+        }
+        self.seen(id);
+        match (self.servers[&id].phase.kind(), &machine.state) {
+            (PhaseKind::Starting, MachineState::Running) => self.machine_runs(id),
+            (PhaseKind::Creating | PhaseKind::Starting, MachineState::Failed | MachineState::Deleting | MachineState::Deleted) => self.boot_failed(id, machine.fault.as_ref()),
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Failed) => self.lose(id, DeleteReason::MachineFailed),
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Stopped) => self.lose(id, DeleteReason::MachineStopped),
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Deleting | MachineState::Deleted) => self.lose(id, DeleteReason::MachineLost),
+            (PhaseKind::Deleting, MachineState::Deleted) => self.remove_server(id, None),
+            (PhaseKind::Deleting, state) => self.still_there(id, *state == MachineState::Deleting),
+            _ => {}
+        }
+    }
+
+    fn seen(&mut self, id: ServerId) {
+        // Not an edit: it is neither stored nor counted, and a listing shows every server.
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.absent = 0;
+        }
+    }
+
+    fn machine_runs(&mut self, id: ServerId) {
+        let now = self.now;
+        if let Phase::Starting { running: false, .. } = self.servers[&id].phase {
+            self.edit_server(id, |server| {
+                if let Phase::Starting { running, probe_at, .. } = &mut server.phase {
+                    *running = true;
+                    *probe_at = now;
+                }
+            });
+        }
+    }
+
+    /// A deletion was accepted, and the machine is seen all the same. If it does not look as if it were going, ask again.
+    fn still_there(&mut self, id: ServerId, going: bool) {
+        const PATIENCE: core::time::Duration = core::time::Duration::from_secs(120);
+        let now = self.now;
+        let look_at = now + self.poll_busy(id);
+        self.edit_deletion(id, |call, tries, next_at| {
+            if let DeleteCall::Confirm { accepted_at } = call {
+                *next_at = look_at;
+                if !going && now >= *accepted_at + PATIENCE {
+                    *call = DeleteCall::Send;
+                    *tries += 1;
+                }
+            }
+        });
+    }
+
+    fn boot_failed(&mut self, id: ServerId, fault: Option<&ProviderError>) {
+        let config = self.servers[&id].config;
+        let (kind, text) = match fault {
+            Some(fault) => (BackoffKind::Provider(fault.kind), fault.to_string()),
+            None => (BackoffKind::Boot, "the machine broke while it was made".into()),
+        };
+        self.fail(config, kind, None, text);
+        self.delete_server(id, DeleteReason::MachineFailed);
+    }
+
+    fn lose(&mut self, id: ServerId, why: DeleteReason) {
+        self.end_sessions_on(id, EndReason::ServerLost);
+        self.delete_server(id, why);
+    }
+
+    // --- listings ---
+
+    fn listing_outcome(&mut self, name: &ProviderName, began: Timestamp, outcome: Outcome) {
+        let (poll_busy, lag) = match self.providers.get_mut(name) {
+            Some(provider) => {
+                provider.listing = None;
+                (provider.poll_busy(), provider.visibility_lag())
+            }
+            None => return,
+        };
+        let Outcome::Listed(Ok(listing)) = outcome else {
+            let error = if let Outcome::Listed(Err(error)) = &outcome { Some(error) } else { None };
+            if let Some(provider) = self.providers.get_mut(name) {
+                provider.failures += 1;
+                let wait = retry_wait(error.map(|error| error.kind), provider.failures, error.and_then(|error| error.retry_after));
+                provider.list_at = self.now + wait.max(poll_busy);
+            }
+            return;
+        };
+        let seen = self.observe_all(name, &listing);
+        if listing.complete {
+            self.conclude_absence(name, began, lag, &seen);
+        }
+        if let Some(provider) = self.providers.get_mut(name) {
+            provider.failures = 0;
+            provider.observed |= listing.complete;
+            provider.list_at = self.now + poll_busy;
+        }
+    }
+
+    /// Takes in every machine of ours in a listing; answers with those that were there.
+    fn observe_all(&mut self, name: &ProviderName, listing: &Listing) -> BTreeSet<MachineRef> {
+        let pool = (self.row.spec.deployment, self.row.spec.id);
+        let mut seen = BTreeSet::new();
+        for machine in &listing.machines {
+            let Some(marker) = machine.marker.as_ref().filter(|marker| (marker.deployment, marker.pool) == pool) else { continue };
+            if !seen.insert(machine.reference.clone()) {
+                continue;
+            }
+            let server = ServerKey::from_uuid(pool.1, &marker.server).and_then(|key| self.servers.get(&key.server));
+            let ours = server.filter(|server| server.machine.as_ref().is_none_or(|known| *known == machine.reference));
+            match ours.map(|server| server.id) {
+                Some(id) => self.observe(id, machine),
+                None if matches!(machine.state, MachineState::Deleting | MachineState::Deleted) => {}
+                // No row knows it, or the row knows another machine: one too many either way.
+                None => self.orphan_seen(name, &machine.reference, marker.config, listing.complete),
+            }
+        }
+        seen
+    }
+
+    fn orphan_seen(&mut self, name: &ProviderName, machine: &MachineRef, config: ConfigId, complete: bool) {
+        let Some(provider) = self.providers.get_mut(name) else { return };
+        let first = !provider.orphans.contains_key(machine);
+        let orphan = provider.orphans.entry(machine.clone()).or_insert(Orphan { config, sightings: 0, busy: None });
+        orphan.sightings += u32::from(complete);
+        if first {
+            if let Some(config) = self.configs.get_mut(&config) {
+                config.orphans += 1;
+            }
+            self.event(What::OrphanSeen { provider: name.clone(), machine: machine.clone() });
+        }
+    }
+
+    /// What a complete listing that began at `began` did not show.
+    fn conclude_absence(&mut self, name: &ProviderName, began: Timestamp, lag: core::time::Duration, seen: &BTreeSet<MachineRef>) {
+        let of_provider = |state: &Self, server: &Server| state.born_with(server).provider == *name;
+        let visible = |server: &Server| began >= server.created_at + lag;
+        let missing = |server: &Server| server.machine.as_ref().is_some_and(|machine| !seen.contains(machine));
+        let absent: Vec<ServerId> = self.servers.values().filter(|server| missing(server) && visible(server) && of_provider(self, server)).map(|server| server.id).collect();
+        for id in absent {
+            match self.servers[&id].phase {
+                Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => self.remove_server(id, None),
+                Phase::Starting { .. } | Phase::Ready { .. } | Phase::Draining { .. } => self.count_absence(id),
+                _ => {}
+            }
+        }
+        self.forget_orphans(name, |machine| !seen.contains(machine));
+    }
+
+    fn count_absence(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        server.absent = server.absent.saturating_add(1);
+        if u32::from(server.absent) < SIGHTINGS {
+            return;
+        }
+        if server.phase.kind() == PhaseKind::Starting {
+            let config = server.config;
+            self.fail(config, BackoffKind::Boot, None, "the machine vanished while it started".into());
+        }
+        self.lose(id, DeleteReason::MachineLost);
+    }
+
+    fn forget_orphans(&mut self, name: &ProviderName, gone: impl Fn(&MachineRef) -> bool) {
+        let Some(provider) = self.providers.get_mut(name) else { return };
+        let configs = &mut self.configs;
+        provider.orphans.retain(|machine, orphan| {
+            let keep = !gone(machine);
+            if let Some(config) = configs.get_mut(&orphan.config).filter(|_| !keep) {
+                config.orphans -= 1;
+            }
+            keep
+        });
+    }
+
+    fn orphan_outcome(&mut self, name: &ProviderName, machine: &MachineRef, outcome: Outcome) {
+        if let Outcome::Progress(Ok(Progress::Done { .. })) = outcome {
+            self.forget_orphans(name, |gone| gone == machine);
+        } else if let Some(orphan) = self.providers.get_mut(name).and_then(|provider| provider.orphans.get_mut(machine)) {
+            // Seen twice more, it is deleted again.
+            orphan.busy = None;
+            orphan.sightings = 0;
+        }
+    }
+
+    /// Orphans that were seen often enough.
+    pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
+        let ripe = |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none();
+        let of = |(name, provider): (&ProviderName, &crate::state::Provider)| -> Vec<_> {
+            provider.orphans.iter().filter(|(_, orphan)| ripe(orphan)).map(|(machine, _)| (name.clone(), machine.clone())).collect()
+        };
+        self.providers.iter().flat_map(of).collect()
+    }
+
+    // --- back-off ---
+
+    /// A config has failed at something; it backs off.
+    pub(crate) fn fail(&mut self, config: ConfigId, kind: BackoffKind, retry_after: Option<core::time::Duration>, error: String) {
+        let (now, pool) = (self.now, self.row.spec.id);
+        let Some(known) = self.configs.get_mut(&config) else { return };
+        let memory = &mut known.memory;
+        match kind {
+            BackoffKind::Provider(error_kind) => {
+                let last = memory.create.as_ref().map(|(_, backoff)| backoff);
+                memory.create = Some((error_kind, Backoff::after(last, kind, now, retry_after, error, (pool, config))));
+            }
+            BackoffKind::Boot => memory.boot = Some(Backoff::after(memory.boot.as_ref(), kind, now, retry_after, error, (pool, config))),
+        }
+        self.journal.changed.insert(RowKey::Memory(config));
+    }
+
+    /// The provider makes machines again.
+    fn forgive_create(&mut self, config: ConfigId) {
+        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.create.is_some()) {
+            known.memory.create = None;
+            self.journal.changed.insert(RowKey::Memory(config));
+        }
+    }
+
+    /// A server became ready.
+    pub(crate) fn forgive_boot(&mut self, config: ConfigId) {
+        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.boot.is_some()) {
+            known.memory.boot = None;
+            self.journal.changed.insert(RowKey::Memory(config));
+        }
+    }
+
+    pub(crate) fn visibility_lag(&self, server: &Server) -> core::time::Duration {
+        let provider = self.providers.get(&self.born_with(server).provider);
+        provider.map_or_else(|| crate::state::Provider::default().visibility_lag(), crate::state::Provider::visibility_lag)
+    }
+
+    fn poll_busy(&self, id: ServerId) -> core::time::Duration {
+        let name = &self.born_with(&self.servers[&id]).provider;
+        self.providers.get(name).map_or_else(|| crate::state::Provider::default().poll_busy(), crate::state::Provider::poll_busy)
+    }
+}
+
+/// The error of a call to a provider, in words; a probe that finds no answer is no such error.
+fn call_error(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Probed(_) => None,
+        Outcome::Lost => Some("no answer came in time".into()),
+        other => other.error(),
+    }
+}

@@ -1,0 +1,324 @@
+//! The plan: for every config, how many servers are to be made, taken back or given up, and why.
+//!
+//! It depends on the picture and on the time alone, never on which fact arrived.
+
+use alloc::collections::BTreeMap;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::capacity::{Limits, allowed, queue_share, servers_for, short, surplus_servers};
+use crate::command::Action;
+use crate::id::{ConfigId, ProviderName, ServerId, ZoneName};
+use crate::report::{BackoffKind, Decision, Supply, Waiting, What};
+use crate::row::{RowKey, Surplus};
+use crate::server::{CreateCall, DrainReason, Phase, Server};
+use crate::state::{Config, State, Subject};
+use crate::time::Timestamp;
+
+impl State {
+    /// Plans every config, then gives out the listings that are due.
+    pub(crate) fn plan(&mut self) {
+        let shares = self.queue_shares();
+        let ids: Vec<ConfigId> = self.configs.keys().copied().collect();
+        for id in ids {
+            let share = shares.get(&id).copied().unwrap_or(0);
+            let (decision, wake_at) = self.plan_config(id, share);
+            self.decided(id, decision, wake_at);
+        }
+        self.forget_empty_configs();
+        self.delete_orphans();
+        self.list_providers();
+    }
+
+    fn decided(&mut self, id: ConfigId, decision: Decision, wake_at: Option<Timestamp>) {
+        let Some(config) = self.configs.get_mut(&id) else { return };
+        config.wake_at = wake_at;
+        // The first plan of a config that does nothing is news to nobody.
+        if config.decision == decision {
+            return;
+        }
+        config.decision = decision.clone();
+        config.decided_at = self.now;
+        let name = config.spec().name.clone();
+        self.event(What::Decided { config: name, decision });
+    }
+
+    fn plan_config(&mut self, id: ConfigId, share: u32) -> (Decision, Option<Timestamp>) {
+        let config = &self.configs[&id];
+        let tally = config.tally;
+        if !config.is_on() {
+            self.set_surplus(id, None);
+            let left = tally.live();
+            return (if left == 0 { Decision::Empty } else { Decision::Emptying { servers: left } }, None);
+        }
+        let target = config.spec().minimum_available_sessions.saturating_add(share);
+        let supply = Supply { free: tally.free, coming: tally.coming, target };
+        if short(target, tally.free, tally.coming) > 0 {
+            self.set_surplus(id, None);
+            self.grow(id, supply)
+        } else {
+            self.shrink(id, supply)
+        }
+    }
+
+    // --- growing ---
+
+    fn grow(&mut self, id: ConfigId, supply: Supply) -> (Decision, Option<Timestamp>) {
+        let taken_back = self.take_back(id, supply);
+        let config = &self.configs[&id];
+        let missing = short(supply.target, config.tally.free, config.tally.coming);
+        let wanted = servers_for(missing, config.spec().max_sessions_per_server);
+        let (now_made, held_back) = allowed(wanted, &self.limits(config));
+        for _ in 0..now_made {
+            self.make_server(id);
+        }
+        let wake_at = match &held_back {
+            Some(Waiting::BackingOff { until, .. }) => Some(*until),
+            _ => None,
+        };
+        let decision = match (now_made, held_back) {
+            (0, _) if taken_back > 0 => Decision::Undrain { servers: taken_back, supply },
+            (0, Some(because)) => Decision::Wait { servers: wanted, supply, because },
+            (servers, held_back) => Decision::Create { servers, supply, held_back },
+        };
+        (decision, wake_at)
+    }
+
+    /// Takes draining servers back that are still there: quicker and cheaper than new ones.
+    fn take_back(&mut self, id: ConfigId, supply: Supply) -> u32 {
+        let since = self.now;
+        let mut taken_back = 0;
+        loop {
+            let config = &self.configs[&id];
+            if short(supply.target, config.tally.free, config.tally.coming) == 0 {
+                return taken_back;
+            }
+            let Some(server) = config.undoable.first().copied() else { return taken_back };
+            self.enter_phase(server, Phase::Ready { since }, Some("needed again".into()));
+            taken_back += 1;
+        }
+    }
+
+    fn limits(&self, config: &Config) -> Limits {
+        let spec = config.spec();
+        let phases = &config.tally.phases;
+        let provider = self.providers.get(&spec.provider).and_then(|provider| provider.capabilities.as_ref());
+        let failing = self.failing(config);
+        let backing_off = failing.filter(|(_, until, _)| *until > self.now);
+        let stop = match (provider, backing_off) {
+            (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
+            (Some(_), Some((kind, until, failures))) => Some(Waiting::BackingOff { until, kind, failures }),
+            _ => None,
+        };
+        let tried = |kind| if kind == BackoffKind::Boot { phases.creating + phases.starting } else { phases.creating };
+        Limits {
+            live: config.tally.live() + config.orphans,
+            max_servers: spec.max_servers,
+            creating: phases.creating,
+            creating_max: provider.map_or(0, |provider| provider.creates_in_flight_max),
+            trying: failing.map(|(kind, _, failures)| (tried(kind), Waiting::Trying { kind, failures })),
+            stop,
+        }
+    }
+
+    /// The failure a config backs off from the longest.
+    fn failing(&self, config: &Config) -> Option<(BackoffKind, Timestamp, u32)> {
+        let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
+        let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
+        let worst = create.into_iter().chain(boot).max_by_key(|(_, backoff)| backoff.until);
+        worst.map(|(kind, backoff)| (kind, backoff.until, backoff.failures))
+    }
+
+    fn make_server(&mut self, id: ConfigId) {
+        let config = &self.configs[&id];
+        let server = Server {
+            id: ServerId::new(self.row.next_server),
+            slot: self.slots.first_missing(),
+            config: id,
+            generation: config.current,
+            created_at: self.now,
+            machine: None,
+            address: None,
+            taken: 0,
+            check_in: None,
+            phase: Phase::Creating { call: CreateCall::Intended, deadline: self.now + config.spec().boot_deadline },
+            sessions: 0,
+            busy: None,
+            absent: 0,
+        };
+        let what = What::Server { server: server.id, config: config.spec().name.clone(), phase: server.phase.kind(), why: None };
+        self.row.next_server += 1;
+        self.journal.changed.insert(RowKey::Pool);
+        self.journal.changed.insert(RowKey::Server(server.id));
+        self.insert_server(server);
+        self.event(what);
+    }
+
+    // --- shrinking ---
+
+    fn shrink(&mut self, id: ConfigId, supply: Supply) -> (Decision, Option<Timestamp>) {
+        let config = &self.configs[&id];
+        let spec = config.spec().clone();
+        let too_many = surplus_servers(supply.target, supply.free, supply.coming, spec.max_sessions_per_server, config.tally.unused);
+        if too_many == 0 {
+            self.set_surplus(id, None);
+            return (Decision::Steady { supply }, None);
+        }
+        let lasting = match config.memory.surplus {
+            Some(known) => Surplus { since: known.since, least: known.least.min(too_many) },
+            None => Surplus { since: self.now, least: too_many },
+        };
+        let until = lasting.since + spec.downscale_backoff;
+        let observed = self.providers.get(&spec.provider).is_some_and(|provider| provider.observed);
+        if self.now < until || !observed {
+            self.set_surplus(id, Some(lasting));
+            let wake_at = (self.now < until).then_some(until);
+            return (Decision::SurplusHeld { servers: too_many, supply, until }, wake_at);
+        }
+        self.set_surplus(id, None);
+        let servers = self.give_up_surplus(id, supply, lasting.least);
+        (Decision::Drain { servers, supply }, Some(self.now))
+    }
+
+    /// Drains unused servers, at most `count`, and none whose sessions are needed for the target.
+    fn give_up_surplus(&mut self, id: ConfigId, supply: Supply, count: u32) -> u32 {
+        let (since, why) = (self.now, DrainReason::Surplus);
+        let mut drained = 0;
+        for server in self.victims(id, count) {
+            let tally = &self.configs[&id].tally;
+            let size = self.born_with(&self.servers[&server]).max_sessions_per_server.get();
+            if tally.free + tally.coming < supply.target.saturating_add(size) {
+                break;
+            }
+            self.enter_phase(server, Phase::Draining { since, why }, Some(why.to_string()));
+            drained += 1;
+        }
+        drained
+    }
+
+    fn set_surplus(&mut self, id: ConfigId, surplus: Option<Surplus>) {
+        let Some(config) = self.configs.get_mut(&id) else { return };
+        if config.memory.surplus != surplus {
+            config.memory.surplus = surplus;
+            self.journal.changed.insert(RowKey::Memory(id));
+        }
+    }
+
+    // --- the queue ---
+
+    /// Which config makes sessions for those who wait: one of their own zone if it can, else any that can. Those whom nobody
+    /// can serve now count for the first config, which then says why it does not.
+    fn queue_shares(&self) -> BTreeMap<ConfigId, u32> {
+        let mut shares = BTreeMap::new();
+        for (zone, waiting) in &self.waiting_by_zone {
+            let order = self.by_nearness(zone.as_ref());
+            let mut rest = *waiting;
+            for id in &order {
+                let taken = shares.get(id).copied().unwrap_or(0);
+                let share = self.room_for(*id, taken, rest);
+                *shares.entry(*id).or_default() += share;
+                rest -= share;
+            }
+            if let Some(first) = order.first() {
+                *shares.entry(*first).or_default() += rest;
+            }
+        }
+        shares
+    }
+
+    fn by_nearness(&self, zone: Option<&ZoneName>) -> Vec<ConfigId> {
+        let far = |config: &Config| zone.is_some_and(|zone| config.spec().zone != *zone);
+        let mut order: Vec<(bool, ConfigId)> = self.configs.values().filter(|config| config.is_on()).map(|config| (far(config), config.id)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already.
+    fn room_for(&self, id: ConfigId, taken: u32, waiting: u32) -> u32 {
+        let config = &self.configs[&id];
+        let spec = config.spec();
+        let limits = self.limits(config);
+        let growth = if limits.stop.is_some() { 0 } else { limits.max_servers.saturating_sub(limits.live) };
+        let minimum = spec.minimum_available_sessions.saturating_add(taken);
+        queue_share(waiting, minimum, config.tally.free, config.tally.coming, growth, spec.max_sessions_per_server)
+    }
+
+    // --- the rest ---
+
+    fn forget_empty_configs(&mut self) {
+        let empty = |config: &&Config| config.removed && config.tally.live() == 0;
+        let gone: Vec<ConfigId> = self.configs.values().filter(empty).map(|config| config.id).collect();
+        for id in gone {
+            if let Some(config) = self.configs.remove(&id) {
+                self.journal.changed.extend(config.editions.keys().map(|generation| RowKey::Config(id, *generation)));
+                self.journal.changed.insert(RowKey::Memory(id));
+                self.event(What::ConfigGone { config: config.spec().name.clone() });
+            }
+        }
+    }
+
+    fn delete_orphans(&mut self) {
+        for (name, machine) in self.orphans_to_delete() {
+            let subject = Subject::Orphan(name.clone(), machine.clone());
+            let busy = self.send(subject, Action::Delete { provider: name.clone(), machine: machine.clone() });
+            if let Some(orphan) = self.providers.get_mut(&name).and_then(|provider| provider.orphans.get_mut(&machine)) {
+                orphan.busy = Some(busy);
+            }
+            self.event(What::OrphanDeleted { provider: name, machine });
+        }
+    }
+
+    /// Lists the providers that make servers for this pool: often while something is expected to change there.
+    fn list_providers(&mut self) {
+        let mut watched: BTreeMap<ProviderName, u32> = BTreeMap::new();
+        for config in self.configs.values() {
+            for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
+                *watched.entry(edition.spec.provider.clone()).or_default() += config.tally.watched;
+            }
+        }
+        for (name, watched) in watched {
+            self.list_provider(name, watched > 0);
+        }
+    }
+
+    fn list_provider(&mut self, name: ProviderName, busy: bool) {
+        let now = self.now;
+        let Some(provider) = self.providers.get_mut(&name) else { return };
+        let Some(capabilities) = &provider.capabilities else { return };
+        if let Some(listing) = provider.listing {
+            if listing.until > now {
+                return;
+            }
+            self.in_flight.remove(&listing.command);
+        }
+        // `list_at` is set for the busy pace; an idle provider is left alone for longer.
+        let idle_for = if busy || !provider.observed || provider.failures > 0 { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
+        if provider.list_at + idle_for > now {
+            return;
+        }
+        let listing = self.send(Subject::Listing(name.clone()), Action::List { provider: name.clone() });
+        if let Some(provider) = self.providers.get_mut(&name) {
+            provider.listing = Some(listing);
+        }
+    }
+
+    /// When time alone will change something.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        let timers = self.timers.first().map(|(at, _)| *at);
+        let configs = self.configs.values().filter_map(|config| config.wake_at);
+        timers.into_iter().chain(configs).chain(self.next_listing()).min()
+    }
+
+    fn next_listing(&self) -> Option<Timestamp> {
+        let used = |name: &ProviderName| self.configs.values().any(|config| config.editions.values().any(|edition| edition.spec.provider == *name));
+        let watched = |name: &ProviderName| self.configs.values().any(|config| config.tally.watched > 0 && config.editions.values().any(|edition| edition.spec.provider == *name));
+        let mut next = Vec::new();
+        for (name, provider) in self.providers.iter().filter(|(name, _)| used(name)) {
+            let Some(capabilities) = &provider.capabilities else { continue };
+            let hurry = watched(name) || !provider.observed || provider.failures > 0;
+            let idle_for = if hurry { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
+            next.push(provider.listing.map_or(provider.list_at + idle_for, |listing| listing.until));
+        }
+        next.into_iter().min()
+    }
+}

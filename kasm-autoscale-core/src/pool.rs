@@ -1,0 +1,266 @@
+//! A pool: one deterministic state machine.
+
+use alloc::vec::Vec;
+
+use crate::config::{ConfigSpec, PoolSpec};
+use crate::id::{ConfigName, ServerId, SessionId};
+use crate::input::Input;
+use crate::ports::Address;
+use crate::report::{BackoffKind, BackoffReport, ConfigReport, Report, Supply};
+use crate::row::{Batch, ConfigRow, Outputs, PoolRow, ROW_FORMAT, RestoreError, Row, RowKey, Write};
+use crate::server::{CreateCall, Phase, Server};
+use crate::session::{Session, SessionState};
+use crate::state::{Config, Edition, State};
+use crate::time::Timestamp;
+
+/// A pool of servers, its autoscale configs, its users' sessions and those who wait for one.
+///
+/// It has four kinds of methods:
+/// - [`new`](Self::new) and [`restore`](Self::restore) make one, from settings or from stored rows.
+/// - [`step`](Self::step) is the only method that changes it. It takes facts in and gives out a [`Batch`].
+/// - Everything else reads: [`report`](Self::report), [`server`](Self::server), [`session`](Self::session) and their plurals.
+/// - [`check`](Self::check) recounts everything and names what does not add up.
+///
+/// The host's loop:
+///
+/// ```text
+/// loop {
+///     let batch = pool.step(now, facts);        // takes every fact, then decides once; never fails, never blocks
+///     store.save(batch.writes())?;              // one transaction
+///     let outputs = batch.saved();              // the only way to the commands
+///     carry out outputs.commands; each outcome is a fact
+///     hand outputs.answers to the callers
+///     wait for facts, or until outputs.wake_at
+/// }
+/// ```
+///
+/// The same inputs at the same times give the same outputs, on every machine.
+pub struct Pool {
+    state: State,
+}
+
+impl core::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (servers, sessions) = (self.state.servers.len(), self.state.sessions.len());
+        f.debug_struct("Pool").field("name", &self.state.row.spec.name).field("servers", &servers).field("sessions", &sessions).finish()
+    }
+}
+
+impl Pool {
+    /// A new pool without configs. Its first step writes its row.
+    pub fn new(spec: PoolSpec, now: Timestamp) -> Self {
+        let row = PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now };
+        let mut state = State::new(row, now);
+        state.journal.changed.insert(RowKey::Pool);
+        Self { state }
+    }
+
+    /// A pool as its rows describe it, in any order. It goes on where a crash left off: what may have been under way is
+    /// looked up, and nothing is given up before its providers have been listed once.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when the rows are not the whole state of one pool, or a later version wrote them.
+    pub fn restore(rows: impl IntoIterator<Item = Row>, now: Timestamp) -> Result<Self, RestoreError> {
+        let mut sorted: Vec<Row> = rows.into_iter().collect();
+        sorted.sort_by_key(Row::key);
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].key() == pair[1].key()) {
+            return Err(RestoreError::Twice(alloc::format!("{}", pair[0].key())));
+        }
+        let mut rows = sorted.into_iter();
+        let Some(Row::Pool(pool)) = rows.next() else { return Err(RestoreError::NoPool) };
+        if pool.format > ROW_FORMAT {
+            return Err(RestoreError::LaterFormat { found: pool.format, known: ROW_FORMAT });
+        }
+        let mut state = State::new(pool, now);
+        for row in rows {
+            state.restore_row(row)?;
+        }
+        state.journal.changed.clear();
+        Ok(Self { state })
+    }
+
+    /// Takes every fact in, then decides once. It never fails and never blocks.
+    ///
+    /// If `now` lies before an instant the pool has seen, it counts as that instant. The batch must be saved before the next
+    /// step.
+    pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Batch {
+        let state = &mut self.state;
+        state.now = state.now.max(now);
+        for input in inputs {
+            state.take(input);
+        }
+        state.expire();
+        state.advance();
+        state.place_queue();
+        state.plan();
+        state.advance();
+        state.place_queue();
+        state.batch()
+    }
+
+    /// The pool's settings.
+    pub fn spec(&self) -> &PoolSpec {
+        &self.state.row.spec
+    }
+
+    /// The configs in force, those on their way out left out, in the order they were first set.
+    pub fn configs(&self) -> impl Iterator<Item = &ConfigSpec> {
+        self.state.configs.values().filter(|config| !config.removed).map(|config| &**config.spec())
+    }
+
+    /// The config of this name.
+    pub fn config(&self, name: &ConfigName) -> Option<&ConfigSpec> {
+        self.configs().find(|spec| spec.name == *name)
+    }
+
+    /// A server.
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.state.servers.get(&id)
+    }
+
+    /// All servers, the oldest first.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.state.servers.values()
+    }
+
+    /// The config as a server was born with it, and keeps.
+    pub fn born_with(&self, server: &Server) -> &ConfigSpec {
+        self.state.born_with(server)
+    }
+
+    /// Where users reach a server: its config's fixed address if it has one, else the machine's. `None` before it has one.
+    pub fn address(&self, server: &Server) -> Option<Address> {
+        let target = crate::advance::probe_target(server, self.born_with(server))?;
+        Some(Address { host: target.host, port: Some(target.port) })
+    }
+
+    /// A session, up to [`ENDED_RETENTION`](crate::session::ENDED_RETENTION) after its end.
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.state.sessions.get(&id)
+    }
+
+    /// All sessions, the oldest first.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.state.sessions.values()
+    }
+
+    /// Whether there is neither a config nor a server, so that the pool may be forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.state.configs.is_empty() && self.state.servers.is_empty()
+    }
+
+    /// How the pool stands, and why it last did or did not act. It costs time in proportion to the number of servers.
+    pub fn report(&self) -> Report {
+        let state = &self.state;
+        let orphans = state.providers.values().flat_map(|provider| provider.orphans.keys().cloned());
+        Report {
+            pool: state.row.spec.name.clone(),
+            waiting: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
+            sessions: state.active,
+            configs: state.configs.values().map(|config| state.report_config(config)).collect(),
+            orphans: orphans.collect(),
+        }
+    }
+
+    /// Recounts every tally, index and timer, and checks the invariants.
+    ///
+    /// # Errors
+    /// Everything that does not add up. An error is a bug in this crate.
+    pub fn check(&self) -> Result<(), Vec<crate::check::Violation>> {
+        let violations = self.state.violations();
+        if violations.is_empty() { Ok(()) } else { Err(violations) }
+    }
+}
+
+impl State {
+    fn batch(&mut self) -> Batch {
+        let journal = core::mem::take(&mut self.journal);
+        if !journal.changed.is_empty() {
+            self.row.seen = self.now;
+        }
+        let writes = journal.changed.iter().map(|key| self.row_at(*key).map_or(Write::Delete(*key), Write::Put)).collect();
+        let outputs = Outputs { commands: journal.commands, answers: journal.answers, events: journal.events, wake_at: self.wake_at() };
+        Batch { writes, outputs }
+    }
+
+    /// The row with this key, as it is now.
+    fn row_at(&self, key: RowKey) -> Option<Row> {
+        Some(match key {
+            RowKey::Pool => Row::Pool(self.row.clone()),
+            RowKey::Config(id, generation) => {
+                let config = self.configs.get(&id)?;
+                let spec = (*config.editions.get(&generation)?.spec).clone();
+                Row::Config(ConfigRow { id, generation, removed: config.removed, spec })
+            }
+            RowKey::Memory(id) => Row::Memory(self.configs.get(&id)?.memory.clone()),
+            RowKey::Server(id) => Row::Server(self.servers.get(&id)?.clone()),
+            RowKey::Session(id) => Row::Session(self.sessions.get(&id)?.clone()),
+        })
+    }
+
+    fn restore_row(&mut self, row: Row) -> Result<(), RestoreError> {
+        let key = row.key();
+        match row {
+            Row::Pool(_) => return Err(RestoreError::Twice("pool".into())),
+            Row::Config(row) => {
+                let config = self.configs.entry(row.id).or_insert_with(|| Config::new(row.id));
+                config.current = config.current.max(row.generation);
+                config.removed |= row.removed;
+                config.editions.insert(row.generation, Edition { spec: row.spec.into(), servers: 0 });
+            }
+            Row::Memory(row) => {
+                let config = self.configs.get_mut(&row.config).ok_or_else(|| RestoreError::missing(key, row.config))?;
+                config.memory = row;
+            }
+            Row::Server(server) => self.restore_server(key, server)?,
+            Row::Session(session) => {
+                if let SessionState::Active { server, .. } = session.state {
+                    self.servers.get(&server).ok_or_else(|| RestoreError::missing(key, server))?;
+                }
+                self.insert_session(session);
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_server(&mut self, key: RowKey, mut server: Server) -> Result<(), RestoreError> {
+        let config = self.configs.get(&server.config).ok_or_else(|| RestoreError::missing(key, server.config))?;
+        if !config.editions.contains_key(&server.generation) {
+            return Err(RestoreError::missing(key, RowKey::Config(server.config, server.generation)));
+        }
+        if let Some(Some(other)) = self.server_in_slot.get(server.slot as usize) {
+            return Err(RestoreError::SlotTwice(*other, server.id));
+        }
+        let now = self.now;
+        if let Phase::Creating { call, .. } = &mut server.phase
+            && *call == CreateCall::Intended
+        {
+            // The call may have left just before the crash. It may still take effect, so its time counts from now.
+            *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
+        }
+        self.insert_server(server);
+        Ok(())
+    }
+
+    fn report_config(&self, config: &Config) -> ConfigReport {
+        let spec = config.spec();
+        let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
+        let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
+        let old = |server: &&Server| server.config == config.id && server.generation != config.current;
+        ConfigReport {
+            config: spec.name.clone(),
+            enabled: spec.enabled,
+            removed: config.removed,
+            zone: spec.zone.clone(),
+            provider: spec.provider.clone(),
+            generation: config.current,
+            servers: config.tally.phases,
+            sessions: config.tally.sessions,
+            supply: Supply { free: config.tally.free, coming: config.tally.coming, target: spec.minimum_available_sessions },
+            decision: config.decision.clone(),
+            decided_at: config.decided_at,
+            backoffs: create.into_iter().chain(boot).map(|(kind, backoff)| BackoffReport { kind, backoff: backoff.clone() }).collect(),
+            out_of_date: self.servers.values().filter(old).map(|server| server.id).collect(),
+        }
+    }
+}

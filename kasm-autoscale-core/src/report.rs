@@ -1,0 +1,373 @@
+//! What was decided and why, as typed values with the numbers in them. The status page, the logs, the API and the tests
+//! print these and nothing else.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backoff::Backoff;
+use crate::id::{ConfigName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
+use crate::ports::{ErrorKind, MachineRef};
+use crate::server::PhaseKind;
+use crate::session::EndReason;
+use crate::time::{Span, Timestamp};
+
+/// The sessions of a config at one moment: what there is against what there is to be.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Supply {
+    /// Sessions that are free on servers that are ready.
+    pub free: u32,
+    /// Sessions that servers which are being made will bring.
+    pub coming: u32,
+    /// How many are to be free: the config's minimum, and its share of the requests that wait.
+    pub target: u32,
+}
+
+impl fmt::Display for Supply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} free + {} coming, target {}", self.free, self.coming, self.target)
+    }
+}
+
+/// What a config last decided to do, or not to do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "decision", rename_all = "snake_case")]
+pub enum Decision {
+    /// As many sessions are free or coming as are wanted, and no whole server too many.
+    Steady {
+        /// The numbers.
+        supply: Supply,
+    },
+    /// Servers are made.
+    Create {
+        /// How many now.
+        servers: u32,
+        /// The numbers before.
+        supply: Supply,
+        /// Why not more, if more are wanted.
+        held_back: Option<Waiting>,
+    },
+    /// Servers that were draining are taken back, which is quicker than making new ones.
+    Undrain {
+        /// How many now.
+        servers: u32,
+        /// The numbers before.
+        supply: Supply,
+    },
+    /// Sessions are short, and nothing can be done now.
+    Wait {
+        /// How many servers are wanted.
+        servers: u32,
+        /// The numbers.
+        supply: Supply,
+        /// Why not.
+        because: Waiting,
+    },
+    /// There are servers too many; they are kept until the surplus has lasted.
+    SurplusHeld {
+        /// How many servers too many.
+        servers: u32,
+        /// The numbers.
+        supply: Supply,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Servers are drained.
+    Drain {
+        /// How many now.
+        servers: u32,
+        /// The numbers before.
+        supply: Supply,
+    },
+    /// The config is disabled or removed; its servers are being emptied and deleted.
+    Emptying {
+        /// How many are left.
+        servers: u32,
+    },
+    /// The config is disabled or removed, and has no server left.
+    Empty,
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steady { supply } => write!(f, "steady: {supply}"),
+            Self::Create { servers, supply, held_back: None } => write!(f, "create {servers} servers: {supply}"),
+            Self::Create { servers, supply, held_back: Some(why) } => write!(f, "create {servers} servers: {supply}; not more: {why}"),
+            Self::Undrain { servers, supply } => write!(f, "take {servers} draining servers back: {supply}"),
+            Self::Wait { servers, supply, because } => write!(f, "{servers} servers short: {supply}; waiting: {because}"),
+            Self::SurplusHeld { servers, supply, until } => write!(f, "{servers} servers too many: {supply}; kept until {until}"),
+            Self::Drain { servers, supply } => write!(f, "drain {servers} servers: {supply}"),
+            Self::Emptying { servers } => write!(f, "disabled: {servers} servers left"),
+            Self::Empty => f.write_str("disabled and empty"),
+        }
+    }
+}
+
+/// Why servers that are wanted are not made now.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "waiting", rename_all = "snake_case")]
+pub enum Waiting {
+    /// The config's `max_servers` is reached.
+    CapReached {
+        /// Servers not proved gone.
+        live: u32,
+        /// The cap.
+        max: u32,
+    },
+    /// Enough creates are under way at once.
+    InFlightFull {
+        /// How many are.
+        creating: u32,
+        /// How many may be.
+        max: u32,
+    },
+    /// The last tries failed.
+    BackingOff {
+        /// Until when.
+        until: Timestamp,
+        /// How they failed.
+        kind: BackoffKind,
+        /// How often in a row.
+        failures: u32,
+    },
+    /// After failures one server is tried alone.
+    Trying {
+        /// How the last tries failed.
+        kind: BackoffKind,
+        /// How often in a row.
+        failures: u32,
+    },
+    /// The host has no provider of this name.
+    ProviderMissing {
+        /// The name.
+        provider: ProviderName,
+    },
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CapReached { live, max } => write!(f, "max_servers reached ({live} of {max})"),
+            Self::InFlightFull { creating, max } => write!(f, "{creating} creates are under way, {max} may be"),
+            Self::BackingOff { until, kind, failures } => write!(f, "backing off until {until} after {failures} failures: {kind}"),
+            Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
+            Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
+        }
+    }
+}
+
+/// What kind of failure a config backs off from.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackoffKind {
+    /// The provider refused or failed.
+    Provider(ErrorKind),
+    /// Servers were made and did not become ready, or broke.
+    Boot,
+}
+
+impl fmt::Display for BackoffKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(kind) => write!(f, "{kind}"),
+            Self::Boot => f.write_str("servers do not become ready"),
+        }
+    }
+}
+
+/// Something that happened in a pool, for the audit trail.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum What {
+    /// A config was set or changed.
+    ConfigSet {
+        /// Its name.
+        config: ConfigName,
+        /// The edition it now has.
+        generation: u32,
+    },
+    /// A config is to go.
+    ConfigRemoved {
+        /// Its name.
+        config: ConfigName,
+    },
+    /// A config and all its servers are gone.
+    ConfigGone {
+        /// Its name.
+        config: ConfigName,
+    },
+    /// A config decided something else than before.
+    Decided {
+        /// Its name.
+        config: ConfigName,
+        /// What, with the numbers.
+        #[serde(flatten)]
+        decision: Decision,
+    },
+    /// A server entered a phase of its life.
+    Server {
+        /// The server.
+        server: ServerId,
+        /// Its config.
+        config: ConfigName,
+        /// The phase.
+        phase: PhaseKind,
+        /// Why, where there is a choice of reasons.
+        why: Option<String>,
+    },
+    /// A call to a provider failed, or its answer was lost.
+    CallFailed {
+        /// The provider.
+        provider: ProviderName,
+        /// The verb: `create`, `delete`, `list`, ...
+        verb: String,
+        /// For which server, if for one.
+        server: Option<ServerId>,
+        /// The error.
+        error: String,
+    },
+    /// A session was placed on a server.
+    SessionPlaced {
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        user: UserName,
+        /// The server.
+        server: ServerId,
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// A session waits for a free one.
+    SessionQueued {
+        /// The session.
+        session: SessionId,
+        /// Whose it is.
+        user: UserName,
+    },
+    /// A session ended.
+    SessionOver {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        why: EndReason,
+    },
+    /// A machine bears our mark and no row knows it. It is deleted when a second complete listing shows it.
+    OrphanSeen {
+        /// The provider.
+        provider: ProviderName,
+        /// The machine.
+        machine: MachineRef,
+    },
+    /// Such a machine is being deleted.
+    OrphanDeleted {
+        /// The provider.
+        provider: ProviderName,
+        /// The machine.
+        machine: MachineRef,
+    },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigSet { config, generation } => write!(f, "config {config} set, edition {generation}"),
+            Self::ConfigRemoved { config } => write!(f, "config {config} removed, its servers go"),
+            Self::ConfigGone { config } => write!(f, "config {config} gone"),
+            Self::Decided { config, decision } => write!(f, "{config}: {decision}"),
+            Self::Server { server, config, phase, why: None } => write!(f, "{server} ({config}) {phase}"),
+            Self::Server { server, config, phase, why: Some(why) } => write!(f, "{server} ({config}) {phase}: {why}"),
+            Self::CallFailed { provider, verb, server: None, error } => write!(f, "{provider}: {verb} failed: {error}"),
+            Self::CallFailed { provider, verb, server: Some(server), error } => write!(f, "{provider}: {verb} for {server} failed: {error}"),
+            Self::SessionPlaced { session, user, server, waited } if waited.is_zero() => write!(f, "{session} of {user} placed on {server}"),
+            Self::SessionPlaced { session, user, server, waited } => write!(f, "{session} of {user} placed on {server} after {}", Span(*waited)),
+            Self::SessionQueued { session, user } => write!(f, "{session} of {user} waits"),
+            Self::SessionOver { session, why } => write!(f, "{session} ended: {why}"),
+            Self::OrphanSeen { provider, machine } => write!(f, "{provider}: machine {machine} bears our mark and no row knows it"),
+            Self::OrphanDeleted { provider, machine } => write!(f, "{provider}: deleting unknown machine {machine}"),
+        }
+    }
+}
+
+/// A pool at one moment. Made on request; it costs time in proportion to the number of servers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Report {
+    /// The pool.
+    pub pool: PoolName,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Sessions that are active.
+    pub sessions: u32,
+    /// Its configs, by name.
+    pub configs: Vec<ConfigReport>,
+    /// Machines with our mark that no row knows.
+    pub orphans: Vec<MachineRef>,
+}
+
+/// A config at one moment.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ConfigReport {
+    /// Its name.
+    pub config: ConfigName,
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// Whether it is on its way out.
+    pub removed: bool,
+    /// Its zone.
+    pub zone: ZoneName,
+    /// Its provider.
+    pub provider: ProviderName,
+    /// Its edition.
+    pub generation: u32,
+    /// Its servers by phase.
+    pub servers: PhaseCounts,
+    /// Active sessions on them.
+    pub sessions: u32,
+    /// What there is against what there is to be.
+    pub supply: Supply,
+    /// What it last decided, and since when it has.
+    pub decision: Decision,
+    /// When it came to that decision.
+    pub decided_at: Timestamp,
+    /// What it backs off from.
+    pub backoffs: Vec<BackoffReport>,
+    /// Servers born with an earlier edition of the config. They stay as they are.
+    pub out_of_date: Vec<ServerId>,
+}
+
+/// How many servers are in each phase.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PhaseCounts {
+    /// Being asked for.
+    pub creating: u32,
+    /// Booting.
+    pub starting: u32,
+    /// Ready for users.
+    pub ready: u32,
+    /// Taking no new sessions.
+    pub draining: u32,
+    /// Being deleted.
+    pub deleting: u32,
+}
+
+/// A failure that a config backs off from.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BackoffReport {
+    /// What kind.
+    pub kind: BackoffKind,
+    /// The state of the back-off.
+    #[serde(flatten)]
+    pub backoff: Backoff,
+}

@@ -1,0 +1,486 @@
+//! The picture a pool has of itself: its rows, and the tallies and indexes beside them.
+//!
+//! Every change to a server or session goes through [`State::edit_server`] and [`State::edit_session`], which keep tallies,
+//! indexes and timers in step; `check.rs` recounts all of them.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::command::{Action, Command};
+use crate::config::ConfigSpec;
+use crate::id::{CommandId, ConfigId, ProviderName, ServerId, ServerKey, SessionId, UserName, ZoneName};
+use crate::input::{Answer, Ticket};
+use crate::placement::{PlacementIndex, SlotSet};
+use crate::ports::{Capabilities, MachineRef};
+use crate::report::{Decision, Event, PhaseCounts, What};
+use crate::row::{MemoryRow, PoolRow, RowKey};
+use crate::server::{Busy, CreateCall, DeleteCall, Phase, PhaseKind, Server};
+use crate::session::{Session, SessionState};
+use crate::time::Timestamp;
+
+/// How much longer than its own time limit a command is waited for, before the pool takes it as lost by itself.
+const OUTCOME_GRACE: Duration = Duration::from_secs(30);
+
+pub(crate) struct State {
+    pub(crate) row: PoolRow,
+    pub(crate) now: Timestamp,
+    pub(crate) configs: BTreeMap<ConfigId, Config>,
+    pub(crate) servers: BTreeMap<ServerId, Server>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) providers: BTreeMap<ProviderName, Provider>,
+    /// Sessions that wait, the first to come first.
+    pub(crate) queue: BTreeSet<SessionId>,
+    pub(crate) waiting_by_zone: BTreeMap<Option<ZoneName>, u32>,
+    /// The one open session of each user.
+    pub(crate) open_by_user: BTreeMap<UserName, SessionId>,
+    pub(crate) by_key: BTreeMap<String, SessionId>,
+    pub(crate) on_server: BTreeSet<(ServerId, SessionId)>,
+    pub(crate) active: u32,
+    pub(crate) slots: SlotSet,
+    pub(crate) server_in_slot: Vec<Option<ServerId>>,
+    pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
+    pub(crate) in_flight: BTreeMap<CommandId, InFlight>,
+    pub(crate) next_command: u64,
+    pub(crate) journal: Journal,
+}
+
+/// What this step has changed and decided so far.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    pub(crate) changed: BTreeSet<RowKey>,
+    /// Servers that need a look.
+    pub(crate) touched: BTreeSet<ServerId>,
+    pub(crate) commands: Vec<Command>,
+    pub(crate) answers: Vec<(Ticket, Answer)>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// Whose turn it is when its time has come.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Timer {
+    Server(ServerId),
+    Session(SessionId),
+}
+
+/// A command whose outcome has not come in.
+#[derive(Clone, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) subject: Subject,
+    pub(crate) verb: &'static str,
+    pub(crate) provider: Option<ProviderName>,
+    pub(crate) sent_at: Timestamp,
+}
+
+/// What a command is for.
+#[derive(Clone, Debug)]
+pub(crate) enum Subject {
+    Server(ServerId),
+    Listing(ProviderName),
+    Orphan(ProviderName, MachineRef),
+}
+
+/// A provider as this pool knows it. Not stored: every start looks anew.
+#[derive(Debug, Default)]
+pub(crate) struct Provider {
+    pub(crate) capabilities: Option<Capabilities>,
+    pub(crate) list_at: Timestamp,
+    pub(crate) listing: Option<Busy>,
+    pub(crate) failures: u32,
+    /// Whether a complete listing has come in since the start. Nothing is given up before.
+    pub(crate) observed: bool,
+    pub(crate) orphans: BTreeMap<MachineRef, Orphan>,
+}
+
+/// A machine with our mark that no row knows.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) config: ConfigId,
+    pub(crate) sightings: u32,
+    pub(crate) busy: Option<Busy>,
+}
+
+/// How long a machine may stay unseen where the provider is not known.
+const VISIBILITY_LAG_UNKNOWN: Duration = Duration::from_secs(600);
+
+impl Provider {
+    pub(crate) fn visibility_lag(&self) -> Duration {
+        self.capabilities.as_ref().map_or(VISIBILITY_LAG_UNKNOWN, |known| known.visibility_lag)
+    }
+
+    pub(crate) fn poll_busy(&self) -> Duration {
+        self.capabilities.as_ref().map_or(Duration::from_secs(5), |known| known.poll_busy)
+    }
+}
+
+/// A config with its editions, its tallies and its placement index.
+pub(crate) struct Config {
+    pub(crate) id: ConfigId,
+    pub(crate) current: u32,
+    pub(crate) removed: bool,
+    pub(crate) editions: BTreeMap<u32, Edition>,
+    pub(crate) memory: MemoryRow,
+    pub(crate) tally: Tally,
+    pub(crate) index: PlacementIndex,
+    /// Draining servers that may be taken back.
+    pub(crate) undoable: BTreeSet<ServerId>,
+    pub(crate) orphans: u32,
+    pub(crate) decision: Decision,
+    pub(crate) decided_at: Timestamp,
+    /// When time alone will change its plan.
+    pub(crate) wake_at: Option<Timestamp>,
+}
+
+pub(crate) struct Edition {
+    pub(crate) spec: Arc<ConfigSpec>,
+    pub(crate) servers: u32,
+}
+
+/// What the servers of a config add up to.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Tally {
+    pub(crate) phases: PhaseCounts,
+    pub(crate) sessions: u32,
+    pub(crate) free: u32,
+    pub(crate) coming: u32,
+    /// Ready and never used since it was last empty, so that it can be given up.
+    pub(crate) unused: u32,
+    /// Servers whose machines are expected to change soon.
+    pub(crate) watched: u32,
+}
+
+impl Tally {
+    pub(crate) const fn live(&self) -> u32 {
+        let phases = &self.phases;
+        phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting
+    }
+
+    /// What one server adds.
+    pub(crate) fn of(server: &Server, spec: &ConfigSpec) -> Self {
+        let size = spec.max_sessions_per_server.get();
+        let used = server.used(spec.reusable);
+        let mut tally = Self { sessions: server.sessions, ..Self::default() };
+        match &server.phase {
+            Phase::Creating { call, .. } => {
+                tally.phases.creating = 1;
+                tally.coming = size;
+                tally.watched = u32::from(!matches!(call, CreateCall::Intended));
+            }
+            Phase::Starting { .. } => {
+                tally.phases.starting = 1;
+                tally.coming = size;
+                tally.watched = 1;
+            }
+            Phase::Ready { .. } => {
+                tally.phases.ready = 1;
+                // A server that has done its work and is about to go has nothing free.
+                let spent = !spec.reusable && server.taken > 0 && server.sessions == 0;
+                tally.free = if spent { 0 } else { size.saturating_sub(used) };
+                tally.unused = u32::from(used == 0);
+            }
+            Phase::Draining { .. } => tally.phases.draining = 1,
+            Phase::Deleting { call, .. } => {
+                tally.phases.deleting = 1;
+                tally.watched = u32::from(matches!(call, DeleteCall::Confirm { .. }));
+            }
+        }
+        tally
+    }
+
+    fn each(&mut self, other: &Self, apply: fn(u32, u32) -> u32) {
+        for (mine, theirs) in [
+            (&mut self.phases.creating, other.phases.creating),
+            (&mut self.phases.starting, other.phases.starting),
+            (&mut self.phases.ready, other.phases.ready),
+            (&mut self.phases.draining, other.phases.draining),
+            (&mut self.phases.deleting, other.phases.deleting),
+            (&mut self.sessions, other.sessions),
+            (&mut self.free, other.free),
+            (&mut self.coming, other.coming),
+            (&mut self.unused, other.unused),
+            (&mut self.watched, other.watched),
+        ] {
+            *mine = apply(*mine, theirs);
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.each(other, |mine, theirs| mine + theirs);
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        self.each(other, |mine, theirs| mine - theirs);
+    }
+}
+
+impl Config {
+    pub(crate) fn new(id: ConfigId) -> Self {
+        Self {
+            id,
+            current: 0,
+            removed: false,
+            editions: BTreeMap::new(),
+            memory: MemoryRow { config: id, create: None, boot: None, surplus: None },
+            tally: Tally::default(),
+            index: PlacementIndex::new(),
+            undoable: BTreeSet::new(),
+            orphans: 0,
+            decision: Decision::Empty,
+            decided_at: Timestamp::default(),
+            wake_at: None,
+        }
+    }
+
+    /// The edition in force.
+    pub(crate) fn spec(&self) -> &Arc<ConfigSpec> {
+        &self.editions[&self.current].spec
+    }
+
+    pub(crate) fn edition(&self, generation: u32) -> &Arc<ConfigSpec> {
+        &self.editions[&generation].spec
+    }
+
+    /// Whether it is to have servers.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.removed && self.spec().enabled
+    }
+
+    /// Counts a server in. Public to the crate for the recount alone.
+    pub(crate) fn recount(&mut self, server: &Server) {
+        self.enter(server);
+    }
+
+    fn enter(&mut self, server: &Server) {
+        let spec = self.edition(server.generation).clone();
+        self.tally.add(&Tally::of(server, &spec));
+        match &server.phase {
+            Phase::Ready { .. } if Tally::of(server, &spec).free > 0 => {
+                self.index.insert(server.slot, server.used(spec.reusable), spec.max_sessions_per_server.get());
+            }
+            Phase::Draining { why, .. } if why.is_undoable() => {
+                self.undoable.insert(server.id);
+            }
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, server: &Server) {
+        let spec = self.edition(server.generation).clone();
+        self.tally.subtract(&Tally::of(server, &spec));
+        self.index.remove(server.slot, server.used(spec.reusable), spec.max_sessions_per_server.get());
+        self.undoable.remove(&server.id);
+    }
+}
+
+impl State {
+    pub(crate) fn new(row: PoolRow, now: Timestamp) -> Self {
+        Self {
+            now: now.max(row.seen),
+            row,
+            configs: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            queue: BTreeSet::new(),
+            waiting_by_zone: BTreeMap::new(),
+            open_by_user: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            on_server: BTreeSet::new(),
+            active: 0,
+            slots: SlotSet::new(),
+            server_in_slot: Vec::new(),
+            timers: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            next_command: 1,
+            journal: Journal::default(),
+        }
+    }
+
+    pub(crate) fn key(&self, server: ServerId) -> ServerKey {
+        ServerKey { pool: self.row.spec.id, server }
+    }
+
+    /// The config as this server was born with it.
+    pub(crate) fn born_with(&self, server: &Server) -> &Arc<ConfigSpec> {
+        self.configs[&server.config].edition(server.generation)
+    }
+
+    pub(crate) fn event(&mut self, what: What) {
+        self.journal.events.push(Event { at: self.now, what });
+    }
+
+    /// Adds a server that is not there yet.
+    pub(crate) fn insert_server(&mut self, server: Server) {
+        let slot = server.slot as usize;
+        if self.server_in_slot.len() <= slot {
+            self.server_in_slot.resize(slot + 1, None);
+        }
+        self.server_in_slot[slot] = Some(server.id);
+        self.slots.insert(server.slot);
+        if let Some(config) = self.configs.get_mut(&server.config) {
+            if let Some(edition) = config.editions.get_mut(&server.generation) {
+                edition.servers += 1;
+            }
+            config.enter(&server);
+        }
+        self.timers.extend(server.due().map(|at| (at, Timer::Server(server.id))));
+        self.journal.touched.insert(server.id);
+        self.servers.insert(server.id, server);
+    }
+
+    /// Changes a server, and everything that is counted or indexed of it. Nothing happens if it is not there.
+    pub(crate) fn edit_server(&mut self, id: ServerId, edit: impl FnOnce(&mut Server)) {
+        let Some(server) = self.servers.get_mut(&id) else { return };
+        let Some(config) = self.configs.get_mut(&server.config) else { return };
+        config.leave(server);
+        let due = server.due();
+        edit(server);
+        config.enter(server);
+        if server.due() != due {
+            if let Some(at) = due {
+                self.timers.remove(&(at, Timer::Server(id)));
+            }
+            self.timers.extend(server.due().map(|at| (at, Timer::Server(id))));
+        }
+        self.journal.changed.insert(RowKey::Server(id));
+        self.journal.touched.insert(id);
+    }
+
+    /// Moves a server on in its life.
+    pub(crate) fn enter_phase(&mut self, id: ServerId, phase: Phase, why: Option<String>) {
+        let kind = phase.kind();
+        let Some(server) = self.servers.get(&id) else { return };
+        debug_assert!(server.phase.kind().may_become(kind), "{id} {} to {kind}", server.phase.kind());
+        let config = self.configs[&server.config].spec().name.clone();
+        self.edit_server(id, |server| {
+            server.phase = phase;
+            // What was under way belonged to the phase that is over; its outcome is still heard.
+            server.busy = None;
+            server.absent = 0;
+        });
+        self.event(What::Server { server: id, config, phase: kind, why });
+    }
+
+    /// Takes a server out whose machine is proved gone or was certainly never made.
+    pub(crate) fn remove_server(&mut self, id: ServerId, why: Option<String>) {
+        let Some(server) = self.servers.remove(&id) else { return };
+        debug_assert!(server.phase.kind().may_become(PhaseKind::Gone), "{id} {} to gone", server.phase.kind());
+        if let Some(at) = server.due() {
+            self.timers.remove(&(at, Timer::Server(id)));
+        }
+        self.slots.remove(server.slot);
+        self.server_in_slot[server.slot as usize] = None;
+        self.journal.changed.insert(RowKey::Server(id));
+        self.journal.touched.remove(&id);
+        let Some(config) = self.configs.get_mut(&server.config) else { return };
+        config.leave(&server);
+        let name = config.spec().name.clone();
+        if let Some(edition) = config.editions.get_mut(&server.generation) {
+            edition.servers -= 1;
+            if edition.servers == 0 && server.generation != config.current {
+                config.editions.remove(&server.generation);
+                self.journal.changed.insert(RowKey::Config(server.config, server.generation));
+            }
+        }
+        self.event(What::Server { server: id, config: name, phase: PhaseKind::Gone, why });
+    }
+
+    /// Adds a session that is not there yet.
+    pub(crate) fn insert_session(&mut self, session: Session) {
+        let id = session.id;
+        self.session_enters(&session);
+        self.sessions.insert(id, session);
+    }
+
+    /// Changes a session, and everything that is counted or indexed of it.
+    pub(crate) fn edit_session(&mut self, id: SessionId, edit: impl FnOnce(&mut Session)) {
+        let Some(mut session) = self.take_session(id) else { return };
+        edit(&mut session);
+        self.insert_session(session);
+        self.journal.changed.insert(RowKey::Session(id));
+    }
+
+    /// Takes a session out.
+    pub(crate) fn take_session(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(&id)?;
+        self.timers.remove(&(session.due(), Timer::Session(id)));
+        if let Some(key) = &session.key {
+            self.by_key.remove(key);
+        }
+        if session.is_open() {
+            self.open_by_user.remove(&session.user);
+        }
+        match session.state {
+            SessionState::Waiting { .. } => {
+                self.queue.remove(&id);
+                if let Some(count) = self.waiting_by_zone.get_mut(&session.zone) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.waiting_by_zone.remove(&session.zone);
+                    }
+                }
+            }
+            SessionState::Active { server, .. } => {
+                self.on_server.remove(&(server, id));
+                self.active -= 1;
+                self.edit_server(server, |server| server.sessions -= 1);
+            }
+            SessionState::Ended { .. } => {}
+        }
+        self.journal.changed.insert(RowKey::Session(id));
+        Some(session)
+    }
+
+    fn session_enters(&mut self, session: &Session) {
+        let id = session.id;
+        self.timers.insert((session.due(), Timer::Session(id)));
+        if let Some(key) = &session.key {
+            self.by_key.insert(key.clone(), id);
+        }
+        if session.is_open() {
+            self.open_by_user.insert(session.user.clone(), id);
+        }
+        match session.state {
+            SessionState::Waiting { .. } => {
+                self.queue.insert(id);
+                *self.waiting_by_zone.entry(session.zone.clone()).or_default() += 1;
+            }
+            SessionState::Active { server, .. } => {
+                self.on_server.insert((server, id));
+                self.active += 1;
+                self.edit_server(server, |server| server.sessions += 1);
+            }
+            SessionState::Ended { .. } => {}
+        }
+    }
+
+    /// The sessions on a server.
+    pub(crate) fn sessions_on(&self, server: ServerId) -> Vec<SessionId> {
+        let all = (server, SessionId::new(0))..=(server, SessionId::new(u64::MAX));
+        self.on_server.range(all).map(|(_, session)| *session).collect()
+    }
+
+    /// Gives a command out, and says until when its outcome is waited for.
+    pub(crate) fn send(&mut self, subject: Subject, action: Action) -> Busy {
+        let known = action.provider().and_then(|name| self.providers.get(name)).and_then(|provider| provider.capabilities.as_ref());
+        let timeout = known.map_or(Duration::from_secs(10), |capabilities| capabilities.call_timeout);
+        let id = CommandId::new(self.next_command);
+        self.next_command += 1;
+        let in_flight = InFlight { subject, verb: action.verb(), provider: action.provider().cloned(), sent_at: self.now };
+        self.in_flight.insert(id, in_flight);
+        self.journal.commands.push(Command { id, timeout, action });
+        Busy { command: id, until: self.now + timeout + OUTCOME_GRACE }
+    }
+
+    pub(crate) fn send_for_server(&mut self, id: ServerId, action: Action) {
+        let busy = self.send(Subject::Server(id), action);
+        self.edit_server(id, |server| server.busy = Some(busy));
+    }
+
+    pub(crate) fn config_named(&self, name: &crate::id::ConfigName) -> Option<ConfigId> {
+        let mut all = self.configs.values();
+        all.find(|config| !config.removed && config.spec().name == *name).map(|config| config.id)
+    }
+}

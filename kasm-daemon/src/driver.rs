@@ -1,0 +1,338 @@
+//! Drives one pool: takes in what has happened, steps, saves, then lets the commands go.
+//!
+//! It decides nothing. Answers to callers, events and commands leave only after the step is saved; if saving fails, nothing
+//! of the step has happened, and the pool is read anew from the store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kasm_autoscale_core::command::{Action, Command, Outcome};
+use kasm_autoscale_core::execute::execute;
+use kasm_autoscale_core::id::{CommandId, PoolId, PoolName};
+use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
+use kasm_autoscale_core::pool::Pool;
+use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
+use kasm_autoscale_core::report::Event;
+use kasm_autoscale_core::row::Outputs;
+use kasm_autoscale_core::time::Timestamp;
+use thiserror::Error;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::host::World;
+use crate::store::StoreError;
+
+/// How many messages may wait for a pool. More than that, callers wait.
+const MAILBOX: usize = 4096;
+/// How many facts one step takes in at most, so that a flood does not delay the answers to its beginning.
+const FACTS_PER_STEP: usize = 1024;
+/// How often everything is recounted.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How long to wait before a store that failed is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// Why a pool did not answer.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum AskError {
+    /// The step could not be saved. Whether it took effect is not known; ask what there is, or ask again with the same
+    /// idempotency key.
+    #[error("the store failed; try again")]
+    NotSaved,
+    /// The pool has been stopped.
+    #[error("the pool is stopped")]
+    Stopped,
+}
+
+enum Message {
+    Fact(Fact, oneshot::Sender<Result<Answer, AskError>>),
+    Finished(CommandId, Outcome),
+    Look(Look),
+}
+
+type Look = Box<dyn FnOnce(&Pool) + Send>;
+
+/// A pool that is being driven. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PoolHandle {
+    id: PoolId,
+    name: PoolName,
+    mailbox: mpsc::Sender<Message>,
+    events: broadcast::Sender<Event>,
+    stop: CancellationToken,
+}
+
+impl PoolHandle {
+    /// The pool's id.
+    pub fn id(&self) -> PoolId {
+        self.id
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &PoolName {
+        &self.name
+    }
+
+    /// Tells the pool a fact, and waits until its consequences are saved.
+    ///
+    /// # Errors
+    /// [`AskError`]; a wish that was refused is an answer, not an error.
+    pub async fn ask(&self, fact: Fact) -> Result<Answer, AskError> {
+        let (answer, answered) = oneshot::channel();
+        self.mailbox.send(Message::Fact(fact, answer)).await.map_err(|_| AskError::Stopped)?;
+        answered.await.map_err(|_| AskError::Stopped)?
+    }
+
+    /// Looks at the pool between two steps. What is seen is saved.
+    ///
+    /// # Errors
+    /// [`AskError::Stopped`].
+    pub async fn look<T: Send + 'static>(&self, look: impl FnOnce(&Pool) -> T + Send + 'static) -> Result<T, AskError> {
+        let (answer, answered) = oneshot::channel();
+        let look = Message::Look(Box::new(move |pool| drop(answer.send(look(pool)))));
+        self.mailbox.send(look).await.map_err(|_| AskError::Stopped)?;
+        answered.await.map_err(|_| AskError::Stopped)
+    }
+
+    /// Events as they are saved. A reader that falls far behind misses some; the store has them all.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Stops the pool after the step it is in. Its machines go on; a later start finds them.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// Starts driving a pool on its own task.
+pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: CancellationToken) -> PoolHandle {
+    let (mailbox, messages) = mpsc::channel(MAILBOX);
+    let (events, _) = broadcast::channel(1024);
+    let (id, name) = (pool.spec().id, pool.spec().name.clone());
+    let driver = Driver {
+        pool,
+        world,
+        messages,
+        outcomes: mailbox.downgrade(),
+        events: events.clone(),
+        limits: Arc::new(Limits::default()),
+        commands: TaskTracker::new(),
+        stop: stop.clone(),
+        pending: Vec::new(),
+        callers: BTreeMap::new(),
+        next_ticket: 0,
+        wake_at: None,
+        checked_at: Timestamp::default(),
+    };
+    tasks.spawn(driver.run());
+    PoolHandle { id, name, mailbox, events, stop }
+}
+
+/// How many calls may be under way at once, so that a burst of commands neither floods a provider nor this machine.
+struct Limits {
+    calls: Semaphore,
+    probes: Semaphore,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { calls: Semaphore::new(64), probes: Semaphore::new(256) }
+    }
+}
+
+struct Driver {
+    pool: Pool,
+    world: Arc<World>,
+    messages: mpsc::Receiver<Message>,
+    outcomes: mpsc::WeakSender<Message>,
+    events: broadcast::Sender<Event>,
+    limits: Arc<Limits>,
+    commands: TaskTracker,
+    stop: CancellationToken,
+    /// Facts for the next step.
+    pending: Vec<Input>,
+    callers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, AskError>>>,
+    next_ticket: u64,
+    wake_at: Option<Timestamp>,
+    checked_at: Timestamp,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        self.introduce_providers();
+        let mut looks: Vec<Look> = Vec::new();
+        loop {
+            if !self.pending.is_empty() || self.is_due() {
+                self.step().await;
+            }
+            for look in looks.drain(..) {
+                look(&self.pool);
+            }
+            self.check_at_intervals();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                first = self.messages.recv() => match first {
+                    Some(message) => self.collect(message, &mut looks),
+                    None => break,
+                },
+                () = wait_until(self.world.clone(), self.wake_at) => {}
+            }
+        }
+        // Calls under way may finish or not: either way the next start looks at what there is.
+        self.commands.close();
+        drop(tokio::time::timeout(Duration::from_secs(5), self.commands.wait()).await);
+    }
+
+    fn introduce_providers(&mut self) {
+        let known = self.world.providers.known().into_iter();
+        self.pending.extend(known.map(|(name, capabilities)| Fact::ProviderKnown(name, capabilities).into()));
+    }
+
+    fn is_due(&self) -> bool {
+        self.wake_at.is_some_and(|at| at <= self.world.clock.now())
+    }
+
+    /// Takes the first message and all that have arrived behind it.
+    fn collect(&mut self, first: Message, looks: &mut Vec<Look>) {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Fact(fact, caller) => {
+                    let ticket = Ticket(self.next_ticket);
+                    self.next_ticket += 1;
+                    self.callers.insert(ticket, caller);
+                    self.pending.push(Input { ticket: Some(ticket), fact });
+                }
+                Message::Finished(command, outcome) => self.pending.push(Fact::Finished(command, outcome).into()),
+                Message::Look(look) => looks.push(look),
+            }
+            next = if self.pending.len() < FACTS_PER_STEP { self.messages.try_recv().ok() } else { None };
+        }
+    }
+
+    async fn step(&mut self) {
+        let world = self.world.clone();
+        let inputs = std::mem::take(&mut self.pending);
+        let started = world.clock.now();
+        let batch = self.pool.step(started, inputs);
+        world.metrics.stepped(self.pool.spec().name.as_str(), world.clock.now().since(started));
+        if !batch.writes().is_empty() || !batch.events().is_empty() {
+            let saving = world.clock.now();
+            let saved = world.store.save(self.pool.spec().id, batch.writes().to_vec(), batch.events().to_vec()).await;
+            world.metrics.saved(saved.is_ok(), world.clock.now().since(saving));
+            if let Err(error) = saved {
+                drop(batch);
+                self.recover(&error).await;
+                return;
+            }
+        }
+        self.release(batch.saved());
+    }
+
+    /// The step is durable: now it is told and done.
+    fn release(&mut self, outputs: Outputs) {
+        for (ticket, answer) in outputs.answers {
+            if let Some(caller) = self.callers.remove(&ticket) {
+                drop(caller.send(Ok(answer)));
+            }
+        }
+        for event in outputs.events {
+            tracing::info!(pool = %self.pool.spec().name, "{}", event.what);
+            // Nobody may be listening.
+            drop(self.events.send(event));
+        }
+        self.wake_at = outputs.wake_at;
+        for command in outputs.commands {
+            self.carry_out(command);
+        }
+    }
+
+    /// The step may or may not be in the store: only the store can tell.
+    async fn recover(&mut self, error: &StoreError) {
+        tracing::error!(pool = %self.pool.spec().name, %error, "a step was not saved; reading the pool anew");
+        for (_, caller) in std::mem::take(&mut self.callers) {
+            drop(caller.send(Err(AskError::NotSaved)));
+        }
+        loop {
+            match self.reload().await {
+                Ok(pool) => {
+                    self.pool = pool;
+                    // Facts that came in meanwhile are still to be taken; the outcomes of the old pool's commands mean
+                    // nothing to the new one, which looks for itself.
+                    self.introduce_providers();
+                    return;
+                }
+                Err(error) => tracing::error!(pool = %self.pool.spec().name, %error, "the pool cannot be read; trying again"),
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = sleep(STORE_RETRY) => {}
+            }
+        }
+    }
+
+    async fn reload(&self) -> Result<Pool, Box<dyn std::error::Error + Send + Sync>> {
+        let rows = self.world.store.load(self.pool.spec().id).await?;
+        Ok(Pool::restore(rows, self.world.clock.now())?)
+    }
+
+    fn carry_out(&self, command: Command) {
+        let (world, limits, outcomes) = (self.world.clone(), self.limits.clone(), self.outcomes.clone());
+        let pool = self.pool.spec().id;
+        self.commands.spawn(async move {
+            let started = world.clock.now();
+            let outcome = timed(pool, &command, &world, &limits).await;
+            let provider = command.action.provider().map_or("", |name| name.as_str());
+            world.metrics.called(provider, command.action.verb(), outcome.word(), world.clock.now().since(started));
+            tracing::debug!(%provider, verb = command.action.verb(), outcome = outcome.word(), error = outcome.error(), "call");
+            if let Some(outcomes) = outcomes.upgrade() {
+                drop(outcomes.send(Message::Finished(command.id, outcome)).await);
+            }
+        });
+    }
+
+    fn check_at_intervals(&mut self) {
+        let now = self.world.clock.now();
+        if now.since(self.checked_at) < CHECK_INTERVAL {
+            return;
+        }
+        self.checked_at = now;
+        if let Err(violations) = self.pool.check() {
+            self.world.metrics.violated(violations.len());
+            for violation in violations {
+                tracing::error!(pool = %self.pool.spec().name, "{violation}");
+            }
+        }
+    }
+}
+
+/// Carries a command out within its time, once it is its turn.
+async fn timed(pool: PoolId, command: &Command, world: &World, limits: &Limits) -> Outcome {
+    let turn = if matches!(command.action, Action::Probe { .. }) { &limits.probes } else { &limits.calls };
+    let Ok(Ok(_turn)) = tokio::time::timeout(command.timeout, turn.acquire()).await else {
+        return not_sent(&command.action);
+    };
+    tokio::time::timeout(command.timeout, execute(pool, command, world.ports())).await.unwrap_or(Outcome::Lost)
+}
+
+/// It did not get its turn in time, so it certainly has had no effect.
+fn not_sent(action: &Action) -> Outcome {
+    let error = ProviderError::new(ErrorKind::Throttled, Certainty::NotApplied, "Queued", "too many calls are under way; it was not sent");
+    match action {
+        Action::Create(_) | Action::Poll { .. } | Action::Delete { .. } => Outcome::Progress(Err(error)),
+        Action::Find { .. } => Outcome::Found(Err(error)),
+        Action::List { .. } => Outcome::Listed(Err(error)),
+        Action::Probe { .. } => Outcome::Lost,
+    }
+}
+
+async fn wait_until(world: Arc<World>, at: Option<Timestamp>) {
+    match at {
+        Some(at) => sleep(world.clock.until(at)).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,10 @@
+//! x
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod clock;
+pub mod driver;
+pub mod host;
+pub mod metrics;
+pub mod store;

@@ -1,0 +1,280 @@
+//! The embedded store: one SQLite file in WAL mode, one thread that writes.
+//!
+//! `synchronous=FULL`: a commit is on the disk when it returns. What has queued up meanwhile goes into the next commit
+//! together, so a burst of steps costs one sync.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName};
+use kasm_autoscale_core::report::Event;
+use kasm_autoscale_core::row::{Row, Write};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use super::{Declared, Store, StoreError, StoredEvent, StoredPool};
+
+/// The edition of the tables below. A file of another edition is refused.
+const SCHEMA: i64 = 1;
+/// "kasm" in ASCII: tells our files from other programs' (SQLite file format §1.3.14).
+const APPLICATION_ID: i64 = 0x6b61_736d;
+/// How many events of a pool are kept.
+const EVENTS_MAX: i64 = 100_000;
+/// How many requests may go into one commit.
+const GROUP_MAX: usize = 256;
+
+const TABLES: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE pools (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
+    CREATE TABLE rows (
+        pool TEXT NOT NULL REFERENCES pools(id) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (pool, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, pool TEXT NOT NULL, value TEXT NOT NULL) STRICT;
+    CREATE INDEX events_of_pool ON events (pool, number);
+";
+
+/// A store in one SQLite file. Closed when it is dropped; what was acknowledged is on the disk.
+#[derive(Debug)]
+pub struct SqliteStore {
+    deployment: DeploymentId,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Something for the writer's thread to do in a transaction that it may share with others.
+type Job = Box<dyn FnOnce(&Transaction<'_>) -> Box<dyn FnOnce(Result<(), String>) + Send> + Send>;
+
+impl SqliteStore {
+    /// Opens the file, or makes it, readable by its owner alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when it cannot be opened, is in use by another daemon, or was not made by this program.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let refused = |reason: String| StoreError::Open { path: path.display().to_string(), reason };
+        create_private(path).map_err(|error| refused(error.to_string()))?;
+        let connection = Connection::open(path)?;
+        let deployment = prepare(&connection).map_err(|error| match error {
+            StoreError::Database(error) if is_busy(&error) => refused("another process has it open; one daemon at a time may use it".into()),
+            StoreError::Database(error) => refused(error.to_string()),
+            StoreError::Open { reason, .. } => refused(reason),
+            other => other,
+        })?;
+        let (jobs, queue) = mpsc::channel();
+        std::thread::Builder::new().name("store".into()).spawn(move || write_all(connection, &queue)).map_err(|error| refused(error.to_string()))?;
+        Ok(Self { deployment, jobs })
+    }
+
+    /// Runs a job on the writer's thread, and waits until the transaction it was part of is committed.
+    async fn run<T: Send + 'static>(&self, job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |transaction| {
+            let result = job(transaction);
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(reason) => Err(StoreError::Open { path: "(commit)".into(), reason }),
+                };
+                // A caller that has gone away does not want the answer.
+                drop(answer.send(result));
+            })
+        });
+        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+fn prepare(connection: &Connection) -> Result<DeploymentId, StoreError> {
+    connection.busy_timeout(Duration::from_millis(500))?;
+    // Held from the first access until the process ends: a second daemon on the same file is refused.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let result = prepare_tables(connection);
+    connection.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    result
+}
+
+fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let is_new = pragma("schema_version")? == 0;
+    if is_new {
+        connection.execute_batch(TABLES)?;
+        connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+        connection.pragma_update(None, "user_version", SCHEMA)?;
+        let deployment = DeploymentId::from_bytes(random_bytes()?);
+        connection.execute("INSERT INTO meta (key, value) VALUES ('deployment', ?1)", [deployment.to_string()])?;
+    }
+    let refused = |reason: String| StoreError::Open { path: String::new(), reason };
+    if pragma("application_id")? != APPLICATION_ID {
+        return Err(refused("it is a database of another program".into()));
+    }
+    let schema = pragma("user_version")?;
+    if schema != SCHEMA {
+        return Err(refused(format!("it has schema {schema}, this version reads {SCHEMA}; use the version that wrote it or a later one")));
+    }
+    let text: String = connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0))?;
+    text.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: "deployment".into(), reason: error.to_string() })
+}
+
+fn random_bytes() -> Result<[u8; 16], StoreError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// The writer's thread: takes what is queued, does it in one transaction, tells everybody how it ended.
+fn write_all(mut connection: Connection, queue: &mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut group = vec![first];
+        group.extend(queue.try_iter().take(GROUP_MAX - 1));
+        let mut told = Vec::with_capacity(group.len());
+        let committed = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
+            for job in group {
+                told.push(job(&transaction));
+            }
+            transaction.commit()
+        });
+        let committed = committed.map_err(|error| error.to_string());
+        for tell in told {
+            tell(committed.clone());
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn deployment(&self) -> DeploymentId {
+        self.deployment
+    }
+
+    async fn pools(&self) -> Result<Vec<StoredPool>, StoreError> {
+        self.run(|transaction| {
+            let mut statement = transaction.prepare_cached("SELECT id, name FROM pools ORDER BY name")?;
+            let pairs = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            pairs.map(|pair| {
+                let (id, name) = pair?;
+                let unreadable = |reason: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: name.clone(), reason: reason.to_string() };
+                Ok(StoredPool { id: id.parse().map_err(unreadable)?, name: name.parse().map_err(unreadable)? })
+            }).collect()
+        }).await
+    }
+
+    async fn add_pool(&self, name: PoolName) -> Result<PoolId, StoreError> {
+        let fresh = PoolId::from_bytes(random_bytes()?);
+        self.run(move |transaction| {
+            transaction.execute("INSERT OR IGNORE INTO pools (id, name) VALUES (?1, ?2)", params![fresh.to_string(), name.as_str()])?;
+            let id: String = transaction.query_row("SELECT id FROM pools WHERE name = ?1", [name.as_str()], |row| row.get(0))?;
+            id.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: name.to_string(), reason: error.to_string() })
+        }).await
+    }
+
+    async fn forget_pool(&self, pool: PoolId) -> Result<(), StoreError> {
+        self.run(move |transaction| {
+            transaction.execute("DELETE FROM pools WHERE id = ?1", [pool.to_string()])?;
+            Ok(())
+        }).await
+    }
+
+    async fn load(&self, pool: PoolId) -> Result<Vec<Row>, StoreError> {
+        self.run(move |transaction| {
+            let mut statement = transaction.prepare_cached("SELECT key, value FROM rows WHERE pool = ?1")?;
+            let rows = statement.query_map([pool.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            rows.map(|row| {
+                let (key, value) = row?;
+                serde_json::from_str(&value).map_err(|error| StoreError::Row { key, reason: error.to_string() })
+            }).collect()
+        }).await
+    }
+
+    async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
+        self.run(move |transaction| save(transaction, pool, &writes, &events)).await
+    }
+
+    async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        self.run(move |transaction| {
+            let sql = "SELECT number, value FROM events WHERE pool = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let rows = statement.query_map(params![pool.to_string(), before.unwrap_or(i64::MAX), limit], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+            rows.map(|row| {
+                let (number, value): (i64, String) = row?;
+                let event = serde_json::from_str(&value).map_err(|error| StoreError::Row { key: format!("event {number}"), reason: error.to_string() })?;
+                Ok(StoredEvent { number, event })
+            }).collect()
+        }).await
+    }
+
+    async fn declared(&self) -> Result<Declared, StoreError> {
+        self.run(|transaction| {
+            let text: Option<String> = transaction.query_row("SELECT value FROM meta WHERE key = 'declared'", [], |row| row.get(0)).optional()?;
+            let unreadable = |error: serde_json::Error| StoreError::Row { key: "declared".into(), reason: error.to_string() };
+            text.map_or_else(|| Ok(Declared::default()), |text| serde_json::from_str(&text).map_err(unreadable))
+        }).await
+    }
+
+    async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
+        self.run(move |transaction| {
+            let text = json(&declared, "declared")?;
+            transaction.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('declared', ?1)", [text])?;
+            Ok(())
+        }).await
+    }
+}
+
+/// One step. A savepoint of its own, so that a step that fails leaves the others of its group alone.
+fn save(transaction: &Transaction<'_>, pool: PoolId, writes: &[Write], events: &[Event]) -> Result<(), StoreError> {
+    let pool = pool.to_string();
+    transaction.execute_batch("SAVEPOINT step")?;
+    let result = write_rows(transaction, &pool, writes).and_then(|()| write_events(transaction, &pool, events));
+    transaction.execute_batch(if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" })?;
+    result
+}
+
+fn write_rows(transaction: &Transaction<'_>, pool: &str, writes: &[Write]) -> Result<(), StoreError> {
+    let mut put = transaction.prepare_cached("INSERT INTO rows (pool, key, value) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET value = excluded.value")?;
+    let mut delete = transaction.prepare_cached("DELETE FROM rows WHERE pool = ?1 AND key = ?2")?;
+    for write in writes {
+        let key = write.key().to_string();
+        match write {
+            Write::Put(row) => put.execute(params![pool, key, json(row, &key)?])?,
+            Write::Delete(_) => delete.execute(params![pool, key])?,
+        };
+    }
+    Ok(())
+}
+
+fn write_events(transaction: &Transaction<'_>, pool: &str, events: &[Event]) -> Result<(), StoreError> {
+    let mut insert = transaction.prepare_cached("INSERT INTO events (pool, value) VALUES (?1, ?2)")?;
+    for event in events {
+        insert.execute(params![pool, json(event, "event")?])?;
+        let number = transaction.last_insert_rowid();
+        // Now and then, so that trimming costs next to nothing a step.
+        if number % 1000 == 0 {
+            transaction.execute("DELETE FROM events WHERE pool = ?1 AND number <= ?2", params![pool, number - EVENTS_MAX])?;
+        }
+    }
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize, key: &str) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Row { key: key.into(), reason: error.to_string() })
+}
