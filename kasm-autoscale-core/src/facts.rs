@@ -69,6 +69,7 @@ impl State {
             }
         };
         let Some(config) = self.configs.get_mut(&id) else { return Ok(Answer::Done) };
+        let was_on = config.editions.contains_key(&config.current) && config.is_on();
         let old = config.current;
         if config.editions.get(&old).is_some_and(|edition| edition.servers == 0) {
             config.editions.remove(&old);
@@ -82,8 +83,12 @@ impl State {
         config.memory.boot = None;
         self.journal.changed.insert(RowKey::Config(id, old + 1));
         self.journal.changed.insert(RowKey::Memory(id));
+        let is_on = config.is_on();
         self.event(What::ConfigSet { config: name, generation: old + 1 });
-        self.touch_servers_of(id);
+        // Servers keep what they were born with; only whether there are to be any concerns them.
+        if is_on != was_on {
+            self.touch_servers_of(id);
+        }
         Ok(Answer::Done)
     }
 

@@ -23,7 +23,12 @@ fn key(serial: u64) -> ServerKey {
 }
 
 fn marker(serial: u64) -> Marker {
-    Marker { deployment: DeploymentId::from_bytes([1; 16]), pool: POOL, config: ConfigId::new(1), server: key(serial).uuid() }
+    Marker {
+        deployment: DeploymentId::from_bytes([1; 16]),
+        pool: POOL,
+        config: ConfigId::new(1),
+        server: key(serial).uuid(),
+    }
 }
 
 fn spec(serial: u64) -> ServerSpec {
@@ -44,7 +49,12 @@ fn exactly(millis: u64) -> std::ops::RangeInclusive<Duration> {
 
 /// Powered on after 100 ms, booted 1000 ms later, deleted in 50 ms, nothing left to chance.
 fn plain() -> CloudSettings {
-    CloudSettings { provision_time: exactly(100), boot_time: exactly(1000), delete_time: exactly(50), ..CloudSettings::default() }
+    CloudSettings {
+        provision_time: exactly(100),
+        boot_time: exactly(1000),
+        delete_time: exactly(50),
+        ..CloudSettings::default()
+    }
 }
 
 fn with(fault: Fault, per_million: u32) -> CloudSettings {
@@ -64,46 +74,6 @@ fn refused(answer: Answer<Progress>) -> ProviderError {
 
 fn found_state(cloud: &mut SimCloud, now: Timestamp, serial: u64) -> Option<MachineState> {
     cloud.find(now, &key(serial)).unwrap().map(|machine| machine.state)
-}
-
-#[test]
-fn splitmix64_gives_the_published_numbers() {
-    let mut zero = Seeded::new(0);
-    assert_eq!(zero.draw(), 0xe220_a839_7b1d_cdaf);
-    let mut other = Seeded::new(1_234_567);
-    assert_eq!([other.draw(), other.draw()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
-}
-
-#[test]
-fn choices_keep_to_their_bounds_and_reach_both_ends() {
-    let mut entropy = Seeded::new(3);
-    assert_eq!((entropy.pick(0), entropy.pick(1)), (0, 0));
-    let drawn: Vec<u64> = (0..200).map(|_| entropy.range(5..=8)).collect();
-    assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&5), Some(&8)));
-    let spans: Vec<_> = (0..200).map(|_| entropy.duration(&(Duration::from_millis(2)..=Duration::from_millis(3)))).collect();
-    assert!(spans.contains(&Duration::from_millis(2)) && spans.contains(&Duration::from_millis(3)));
-    #[expect(clippy::reversed_empty_ranges, reason = "an empty range is what is tested")]
-    let empty = entropy.range(9..=4);
-    assert_eq!(empty, 9);
-    assert!(entropy.range(0..=u64::MAX) > 0);
-}
-
-/// Certainties are not drawn, so that switching a fault off does not shift anything else.
-#[test]
-fn what_is_certain_is_not_drawn() {
-    let (mut one, mut two) = (Seeded::new(1), Seeded::new(1));
-    assert!(!one.chance(0) && one.chance(MILLION) && one.chance(u32::MAX) && one.range(4..=4) == 4);
-    assert_eq!(one, two);
-    two.chance(1);
-    assert_ne!(one, two);
-}
-
-#[test]
-fn streams_of_one_seed_differ_by_name_and_by_seed() {
-    let first = |seed, name| Seeded::stream(seed, name).draw();
-    assert_eq!(first(1, "cloud"), first(1, "cloud"));
-    assert_ne!(first(1, "cloud"), first(1, "users"));
-    assert_ne!(first(1, "cloud"), first(2, "cloud"));
 }
 
 /// Five hundred calls in a cloud where everything goes wrong now and then.
@@ -146,7 +116,10 @@ fn a_machine_is_provisioned_powered_on_and_boots_in_its_times() {
     assert_eq!(cloud.find(at(99), &key(1)).unwrap().unwrap().address, None);
 
     let running = cloud.find(at(100), &key(1)).unwrap().unwrap();
-    assert_eq!((&running.reference, &running.state, &running.marker), (&machine, &MachineState::Running, &Some(marker(1))));
+    assert_eq!(
+        (&running.reference, &running.state, &running.marker),
+        (&machine, &MachineState::Running, &Some(marker(1)))
+    );
     assert_eq!(running.address.unwrap().host, "10.0.0.1");
     assert_eq!(cloud.next_change(at(100)), Some(at(1100)));
 
@@ -212,7 +185,9 @@ fn deleting_what_never_was_is_success() {
 #[test]
 fn operations_are_polled_until_they_are_done_or_forgotten() {
     let mut cloud = SimCloud::new(CloudSettings { operations: true, ..plain() }, 1);
-    let Ok(Ok(Progress::Pending { machine: Some(machine), op: Some(op) })) = cloud.create(at(0), &spec(1)) else { panic!() };
+    let Ok(Ok(Progress::Pending { machine: Some(machine), op: Some(op) })) = cloud.create(at(0), &spec(1)) else {
+        panic!()
+    };
     assert!(matches!(cloud.poll(at(99), &op), Ok(Progress::Pending { op: Some(again), .. }) if again == op));
     assert_eq!(cloud.poll(at(100), &op), Ok(Progress::Done { machine: Some(machine.clone()) }));
     let Ok(Ok(Progress::Pending { op: Some(op), .. })) = cloud.delete(at(200), &machine) else { panic!() };
@@ -315,7 +290,8 @@ fn a_create_lost_after_its_effect_leaves_a_machine_that_the_next_try_names() {
 
 #[test]
 fn a_late_create_takes_effect_long_after_its_caller_gave_up() {
-    let mut cloud = SimCloud::new(CloudSettings { late_effect: exactly(60_000), ..with(Fault::LateEffect, MILLION) }, 1);
+    let mut cloud =
+        SimCloud::new(CloudSettings { late_effect: exactly(60_000), ..with(Fault::LateEffect, MILLION) }, 1);
     assert_eq!(cloud.create(at(0), &spec(1)), Err(Lost));
     assert_eq!(cloud.create(at(30_000), &spec(1)), Err(Lost), "the same request waits in the same queue");
     assert_eq!((found_state(&mut cloud, at(59_999), 1), cloud.live_count(at(59_999))), (None, 0));
@@ -336,7 +312,8 @@ fn a_cloud_that_ignores_tokens_makes_duplicates_and_the_truth_tells() {
     assert_eq!(cloud.duplicates(at(0)), [key(1).uuid()]);
     assert_eq!(cloud.machines_of(&key(1).uuid()).count(), 2);
     assert_eq!(cloud.list(at(0), &POOL).unwrap().machines.len(), 3);
-    // The one that exists is found before the one that is gone.
+    // The one that exists is found before the one that is gone and still shown.
+    cloud.settings_mut().visibility_lag = exactly(1000);
     cloud.kill(at(10), &first);
     assert_eq!(cloud.find(at(10), &key(1)).unwrap().unwrap().reference, second);
     assert_eq!(cloud.duplicates(at(10)), Vec::<String>::new());
@@ -397,7 +374,8 @@ fn partial_lists_miss_something_and_say_so_untidy_ones_miss_nothing() {
     cloud.settings_mut().faults = FaultRates::default().with(Fault::ListUntidy, MILLION);
     for _ in 0..20 {
         let listing = cloud.list(at(0), &POOL).unwrap();
-        let references: std::collections::BTreeSet<_> = listing.machines.iter().map(|machine| &machine.reference).collect();
+        let references: std::collections::BTreeSet<_> =
+            listing.machines.iter().map(|machine| &machine.reference).collect();
         assert_eq!((listing.complete, listing.machines.len(), references.len()), (true, 6, 5));
     }
 }
@@ -418,14 +396,14 @@ fn creates_fail_by_the_weights_of_their_kinds() {
     assert!((900..1100).contains(&seen[&ErrorKind::NoCapacity]), "{seen:?}");
 }
 
-/// Five in a hundred of 20,000 occasions are 1,000; the standard deviation is 31, so 850 to 1,150 is far out.
+/// A tenth of 10,000 occasions is 1,000; the standard deviation is 30, so what is not within 850 to 1,150 is no accident.
 #[test]
 fn every_fault_strikes_at_about_its_rate() {
     for fault in Fault::ALL {
-        let mut cloud = SimCloud::new(with(fault, 50_000), 17);
+        let mut cloud = SimCloud::new(with(fault, 100_000), 17);
         let mut observed = 0;
         let machine = made_in_spite_of(&mut cloud, fault);
-        for serial in 1000..21_000 {
+        for serial in 1000..11_000 {
             observed += u64::from(strikes_once(&mut cloud, fault, serial, &machine));
         }
         assert!((850..1150).contains(&observed), "{}: {observed}", fault.as_str());
@@ -470,7 +448,7 @@ fn strikes_once(cloud: &mut SimCloud, fault: Fault, serial: u64, there: &Machine
             // A late one does not exist yet, so it is deleted rather than killed.
             cloud.settings_mut().faults.set(fault, 0);
             machine.map(|machine| cloud.delete(now, &machine));
-            cloud.settings_mut().faults.set(fault, 50_000);
+            cloud.settings_mut().faults.set(fault, 100_000);
             lost
         }
         Fault::TokenIgnored => {
@@ -491,7 +469,11 @@ fn strikes_once(cloud: &mut SimCloud, fault: Fault, serial: u64, there: &Machine
 fn hand_actions_show_in_what_is_found() {
     let mut cloud = SimCloud::new(plain(), 1);
     let machines: Vec<_> = (1..=3).map(|serial| made(cloud.create(at(0), &spec(serial)))).collect();
-    assert!(cloud.kill(at(500), &machines[0]) && cloud.stop(at(500), &machines[1]) && cloud.strip_marker(at(500), &machines[2]));
+    assert!(
+        cloud.kill(at(500), &machines[0])
+            && cloud.stop(at(500), &machines[1])
+            && cloud.strip_marker(at(500), &machines[2])
+    );
     assert!(!cloud.kill(at(500), &machines[0]) && !cloud.stop(at(500), &MachineRef("sim-00000009".into())));
     assert_eq!(found_state(&mut cloud, at(500), 1), None);
     assert_eq!(found_state(&mut cloud, at(500), 2), Some(MachineState::Stopped));
@@ -537,44 +519,4 @@ fn time_that_runs_backwards_changes_nothing() {
     made(cloud.create(at(0), &spec(1)));
     assert_eq!(found_state(&mut cloud, at(100), 1), Some(MachineState::Running));
     assert_eq!(found_state(&mut cloud, at(50), 1), Some(MachineState::Running));
-}
-
-fn problems(json: &str) -> Vec<String> {
-    let object = serde_json::from_str(json).unwrap();
-    let problems = CloudSettings::from_json(&object).expect_err("problems");
-    problems.iter().map(|problem| problem.path.clone()).collect()
-}
-
-#[test]
-fn settings_are_read_with_every_mistake_named() {
-    let json = r#"{
-        "provision_time_min": "500ms", "provision_time_max": "1s", "boot_time_max": 7, "capacity": 10, "quota": 9,
-        "calls_per_second": 5, "calls_burst": 2, "dependents": 0, "operations": true,
-        "create_errors": {"denied": 2}, "faults": {"lost_after_effect": 1000000}
-    }"#;
-    let settings = CloudSettings::from_json(&serde_json::from_str(json).unwrap()).unwrap();
-    let expected = CloudSettings {
-        provision_time: Duration::from_millis(500)..=Duration::from_secs(1),
-        boot_time: exactly(7000),
-        capacity: 10,
-        quota: 9,
-        calls_per_second: 5,
-        calls_burst: 2,
-        dependents: 0,
-        operations: true,
-        create_errors: BTreeMap::from([(ErrorKind::Denied, 2)]),
-        faults: FaultRates::default().with(Fault::LostAfterEffect, MILLION),
-        ..CloudSettings::default()
-    };
-    assert_eq!(settings, expected);
-    assert_eq!(CloudSettings::from_json(&serde_json::Map::new()), Ok(CloudSettings::default()));
-
-    assert_eq!(problems(r#"{"boot_time_min": "3s", "boot_time_max": "2s"}"#), ["boot_time_max"]);
-    assert_eq!(
-        problems(r#"{"delete_time_min": "25h", "capacity": 0, "boot_tine_min": 1}"#),
-        ["delete_time_min", "capacity", "boot_tine_min"]
-    );
-    assert_eq!(problems(r#"{"faults": {"boot_stuck": 1000001, "gremlins": 1}}"#), ["faults.boot_stuck", "faults.gremlins"]);
-    assert_eq!(problems(r#"{"create_errors": {}}"#), ["create_errors"]);
-    assert_eq!(problems(r#"{"create_errors": {"protected": 1}}"#), ["create_errors.protected"]);
 }

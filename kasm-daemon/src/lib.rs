@@ -7,4 +7,5 @@ pub mod clock;
 pub mod driver;
 pub mod host;
 pub mod metrics;
+pub mod probe;
 pub mod store;

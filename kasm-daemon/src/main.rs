@@ -1,1 +1,57 @@
-fn main() {}
+//! `kasm-daemon`: see `kasm-daemon --help`. Everything it does is in the library.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use kasm_daemon::cli::{Action, Cli};
+use kasm_daemon::{demo, run};
+
+/// The command line or the config file has a mistake (as for `check`); everything else that fails ends with 1.
+const MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match cli.command {
+        Action::Demo { length, seed } => {
+            run::log_for_demo();
+            runtime.block_on(demo::run(length, seed)).map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+        }
+        Action::Run { config, insecure_no_auth } => match runtime.block_on(run::run(&config, insecure_no_auth)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(run::RunError::Config(mistakes)) => {
+                told(&mistakes.join("\n"));
+                ExitCode::from(MISTAKE)
+            }
+            Err(error) => failed(&error),
+        },
+        Action::Check { config } => {
+            let checked = runtime.block_on(run::check(&config));
+            told(&checked.text);
+            if checked.sound { ExitCode::SUCCESS } else { ExitCode::from(MISTAKE) }
+        }
+        Action::Token { name } => run::token(&name).map_or_else(|error| failed(&error), |text| said(&text)),
+        Action::Key => run::key().map_or_else(|error| failed(&error), |text| said(&text)),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    told(&format!("kasm-daemon: {error}"));
+    ExitCode::FAILURE
+}
+
+/// To standard error. Nobody can be told if that fails.
+fn told(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// To standard output.
+fn said(text: &str) -> ExitCode {
+    if writeln!(std::io::stdout(), "{text}").is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -21,7 +21,8 @@ use thiserror::Error;
 
 use crate::id::{PoolId, ServerKey};
 use crate::ports::{
-    Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, Marker, OpRef, Progress, ProviderError, ServerSpec,
+    Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, Marker, OpRef, Progress, ProviderError,
+    ServerSpec,
 };
 use crate::testing::entropy::{Entropy, Seeded};
 use crate::time::Timestamp;
@@ -298,7 +299,11 @@ impl<E: Entropy> SimCloud<E> {
     fn admit_read(&mut self, now: Timestamp) -> Result<(), ProviderError> {
         self.admit(now)?;
         // A read that fails has changed nothing.
-        if self.strikes(Fault::ReadError) { Err(self.error(ErrorKind::Transient, Certainty::NotApplied)) } else { Ok(()) }
+        if self.strikes(Fault::ReadError) {
+            Err(self.error(ErrorKind::Transient, Certainty::NotApplied))
+        } else {
+            Ok(())
+        }
     }
 
     /// The machine that this request has made or makes now.
@@ -341,7 +346,13 @@ impl<E: Entropy> SimCloud<E> {
     }
 
     /// Draws all that will become of a new machine, and puts it there.
-    fn make(&mut self, start: Timestamp, spec: &ServerSpec, user_data_hash: Option<[u8; 32]>, fingerprint: [u8; 32]) -> u64 {
+    fn make(
+        &mut self,
+        start: Timestamp,
+        spec: &ServerSpec,
+        user_data_hash: Option<[u8; 32]>,
+        fingerprint: [u8; 32],
+    ) -> u64 {
         let boot_time = self.entropy.duration(&self.settings.boot_time);
         let powered = start + self.entropy.duration(&self.settings.provision_time);
         let visible_at = start + self.entropy.duration(&self.settings.visibility_lag);

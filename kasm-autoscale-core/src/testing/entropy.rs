@@ -129,3 +129,51 @@ impl Entropy for Seeded {
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn splitmix64_gives_the_published_numbers() {
+        let mut zero = Seeded::new(0);
+        assert_eq!(zero.draw(), 0xe220_a839_7b1d_cdaf);
+        let mut other = Seeded::new(1_234_567);
+        assert_eq!([other.draw(), other.draw()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
+
+    #[test]
+    fn choices_keep_to_their_bounds_and_reach_both_ends() {
+        let mut entropy = Seeded::new(3);
+        assert_eq!((entropy.pick(0), entropy.pick(1)), (0, 0));
+        let drawn: Vec<u64> = (0..200).map(|_| entropy.range(5..=8)).collect();
+        assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&5), Some(&8)));
+        let spans: Vec<_> =
+            (0..200).map(|_| entropy.duration(&(Duration::from_millis(2)..=Duration::from_millis(3)))).collect();
+        assert!(spans.contains(&Duration::from_millis(2)) && spans.contains(&Duration::from_millis(3)));
+        #[expect(clippy::reversed_empty_ranges, reason = "an empty range is what is tested")]
+        let empty = entropy.range(9..=4);
+        assert_eq!(empty, 9);
+        assert!(entropy.range(0..=u64::MAX) > 0);
+    }
+
+    /// Certainties are not drawn, so that switching a fault off does not shift anything else.
+    #[test]
+    fn what_is_certain_is_not_drawn() {
+        let (mut one, mut two) = (Seeded::new(1), Seeded::new(1));
+        assert!(!one.chance(0) && one.chance(MILLION) && one.chance(u32::MAX) && one.range(4..=4) == 4);
+        assert_eq!(one, two);
+        two.chance(1);
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn streams_of_one_seed_differ_by_name_and_by_seed() {
+        let first = |seed, name| Seeded::stream(seed, name).draw();
+        assert_eq!(first(1, "cloud"), first(1, "cloud"));
+        assert_ne!(first(1, "cloud"), first(1, "users"));
+        assert_ne!(first(1, "cloud"), first(2, "cloud"));
+    }
+}

@@ -5,3 +5,4 @@
 
 pub mod cloud;
 pub mod entropy;
+pub mod fleet;

@@ -2,9 +2,14 @@
 //!
 //! Source: `run_instances_names.txt`; its provenance is in the `README.md` beside it.
 
-const TABLE: &str = include_str!("run_instances_names.txt");
+/// A table of structures: one line per member, `structure member wire-name type`.
+#[derive(Clone, Copy)]
+pub(super) struct Names(pub(super) &'static str);
 
-/// The structure at the root of the request.
+/// The structures of RunInstances, API version 2016-11-15.
+pub(super) const RUN_INSTANCES: Names = Names(include_str!("run_instances_names.txt"));
+
+/// The structure at the root of [`RUN_INSTANCES`].
 pub(super) const REQUEST: &str = "RunInstancesRequest";
 
 /// What a member is.
@@ -16,7 +21,7 @@ pub(super) enum Kind {
     /// A time as RFC 3339 text.
     Time,
     Structure(&'static str),
-    /// A list of a simple kind or of structures, by the name of what it holds. Lists of lists do not occur.
+    /// A list, by the name of what it holds. Lists of lists do not occur.
     List(&'static str),
 }
 
@@ -41,13 +46,15 @@ pub(super) struct Member {
     pub(super) kind: Kind,
 }
 
-/// The members of a structure. The table is short and read only when a config is checked or a machine is made.
-pub(super) fn members(structure: &str) -> impl Iterator<Item = Member> {
-    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(move |line| {
-        let mut words = line.split(' ');
-        (words.next()? == structure).then_some(())?;
-        Some(Member { name: words.next()?, wire: words.next()?, kind: Kind::named(words.next()?) })
-    })
+impl Names {
+    /// The members of a structure. The table is short, and read only when a config is checked or a machine is made.
+    pub(super) fn members(self, structure: &str) -> impl Iterator<Item = Member> {
+        self.0.lines().filter(|line| !line.starts_with('#')).filter_map(move |line| {
+            let mut words = line.split(' ');
+            (words.next()? == structure).then_some(())?;
+            Some(Member { name: words.next()?, wire: words.next()?, kind: Kind::named(words.next()?) })
+        })
+    }
 }
 
 #[cfg(test)]
@@ -56,10 +63,10 @@ mod tests {
 
     #[test]
     fn every_line_is_read_and_every_structure_is_there() {
-        let lines: Vec<&str> = TABLE.lines().filter(|line| !line.starts_with('#')).collect();
+        let lines: Vec<&str> = RUN_INSTANCES.0.lines().filter(|line| !line.starts_with('#')).collect();
         let mut structures: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         structures.dedup();
-        let all: Vec<Member> = structures.iter().flat_map(|structure| members(structure)).collect();
+        let all: Vec<Member> = structures.iter().flat_map(|structure| RUN_INSTANCES.members(structure)).collect();
         assert_eq!(all.len(), lines.len());
         for member in all {
             let inner = match member.kind {
@@ -67,7 +74,7 @@ mod tests {
                 other => other,
             };
             match inner {
-                Kind::Structure(name) => assert!(members(name).next().is_some(), "{name} has no members"),
+                Kind::Structure(name) => assert!(RUN_INSTANCES.members(name).next().is_some(), "{name} has no members"),
                 Kind::List(_) => panic!("{} is a list of lists", member.name),
                 _ => (),
             }
@@ -76,7 +83,9 @@ mod tests {
 
     #[test]
     fn wire_names_follow_the_location_names() {
-        let wire = |structure: &str, name: &str| members(structure).find(|member| member.name == name).map(|member| member.wire);
+        let wire = |structure: &str, name: &str| {
+            RUN_INSTANCES.members(structure).find(|member| member.name == name).map(|member| member.wire)
+        };
         assert_eq!(wire(REQUEST, "SecurityGroupIds"), Some("SecurityGroupId"));
         assert_eq!(wire(REQUEST, "NetworkInterfaces"), Some("NetworkInterface"));
         assert_eq!(wire(REQUEST, "EbsOptimized"), Some("EbsOptimized"));

@@ -155,7 +155,11 @@ impl Default for CloudSettings {
             calls_burst: 1,
             dependents: 2,
             operations: false,
-            create_errors: BTreeMap::from([(ErrorKind::NoCapacity, 6), (ErrorKind::Quota, 1), (ErrorKind::Transient, 3)]),
+            create_errors: BTreeMap::from([
+                (ErrorKind::NoCapacity, 6),
+                (ErrorKind::Quota, 1),
+                (ErrorKind::Transient, 3),
+            ]),
             faults: FaultRates::default(),
         }
     }
@@ -259,4 +263,54 @@ fn create_errors(fields: &mut Fields<'_>) -> Option<BTreeMap<ErrorKind, u32>> {
     }
     problems.into_iter().for_each(|problem| fields.problem(problem.below("create_errors")));
     Some(weights)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::*;
+
+    fn problems(json: &str) -> Vec<String> {
+        let object = serde_json::from_str(json).unwrap();
+        let problems = CloudSettings::from_json(&object).expect_err("problems");
+        problems.iter().map(|problem| problem.path.clone()).collect()
+    }
+
+    #[test]
+    fn settings_are_read_with_every_mistake_named() {
+        let json = r#"{
+            "provision_time_min": "500ms", "provision_time_max": "1s", "boot_time_max": 7, "capacity": 10, "quota": 9,
+            "calls_per_second": 5, "calls_burst": 2, "dependents": 0, "operations": true,
+            "create_errors": {"denied": 2}, "faults": {"lost_after_effect": 1000000}
+        }"#;
+        let settings = CloudSettings::from_json(&serde_json::from_str(json).unwrap()).unwrap();
+        let expected = CloudSettings {
+            provision_time: Duration::from_millis(500)..=Duration::from_secs(1),
+            boot_time: Duration::from_secs(7)..=Duration::from_secs(7),
+            capacity: 10,
+            quota: 9,
+            calls_per_second: 5,
+            calls_burst: 2,
+            dependents: 0,
+            operations: true,
+            create_errors: BTreeMap::from([(ErrorKind::Denied, 2)]),
+            faults: FaultRates::default().with(Fault::LostAfterEffect, MILLION),
+            ..CloudSettings::default()
+        };
+        assert_eq!(settings, expected);
+        assert_eq!(CloudSettings::from_json(&serde_json::Map::new()), Ok(CloudSettings::default()));
+
+        assert_eq!(problems(r#"{"boot_time_min": "3s", "boot_time_max": "2s"}"#), ["boot_time_max"]);
+        assert_eq!(
+            problems(r#"{"delete_time_min": "25h", "capacity": 0, "boot_tine_min": 1}"#),
+            ["delete_time_min", "capacity", "boot_tine_min"]
+        );
+        assert_eq!(
+            problems(r#"{"faults": {"boot_stuck": 1000001, "gremlins": 1}}"#),
+            ["faults.boot_stuck", "faults.gremlins"]
+        );
+        assert_eq!(problems(r#"{"create_errors": {}}"#), ["create_errors"]);
+        assert_eq!(problems(r#"{"create_errors": {"protected": 1}}"#), ["create_errors.protected"]);
+    }
 }

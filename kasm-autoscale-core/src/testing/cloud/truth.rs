@@ -7,7 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use crate::id::{MachineName, ServerKey};
-use crate::ports::{Address, Certainty, ErrorKind, Machine, MachineRef, MachineState, Marker, ProviderError, Scope, ServerSpec};
+use crate::ports::{
+    Address, Certainty, ErrorKind, Machine, MachineRef, MachineState, Marker, ProviderError, Scope, ServerSpec,
+};
 use crate::time::Timestamp;
 
 /// One machine, as it really is.
@@ -136,7 +138,10 @@ pub(super) fn fingerprint(spec: &ServerSpec, user_data_hash: Option<[u8; 32]>) -
     let Marker { deployment, pool, config, server } = &spec.marker;
     let machine = serde_json::Value::Object(spec.machine.clone());
     // `{:?}` of a text is quoted, so no field can run into the next one.
-    let all = format!("{:?} {deployment} {pool} {config} {server:?} {:?} {machine} {user_data_hash:?}", spec.server, spec.name);
+    let all = format!(
+        "{:?} {deployment} {pool} {config} {server:?} {:?} {machine} {user_data_hash:?}",
+        spec.server, spec.name
+    );
     Sha256::digest(all.as_bytes()).into()
 }
 

@@ -1,0 +1,31 @@
+# The chores of this project. `make demo` and `make test` do all their own set-up.
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: demo test lint bench fuzz tools clean
+
+# A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
+# not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
+demo:
+	$(CARGO) run --quiet --locked --package kasm-daemon --no-default-features -- demo $(ARGS)
+
+# Everything, with real servers on loopback. Installs what is missing.
+test: tools
+	sh tests/run.sh
+
+# Format, lints and documentation, all warnings denied.
+lint:
+	sh tests/lint.sh
+
+# Criterion benchmarks of the core.
+bench:
+	$(CARGO) bench --locked --package kasm-benches
+
+# Real components that the tests talk to: moto (EC2), xrdp, freerdp-shadow-cli, Xvfb, Xvnc, sshd.
+tools:
+	sh tests/install-tools.sh
+
+clean:
+	$(CARGO) clean
+	rm -rf .tools

@@ -1,0 +1,464 @@
+//! Runs a scenario: a text of commands goes in, the same text with what happened after each comes out.
+//!
+//! A block is one or more lines of commands, a line `----`, what happened, and an empty line. The commands of one block are
+//! facts of one step. What the pool then wants done is done at once by a small obedient cloud, and its outcomes make further
+//! steps, except for the verbs that a story has put under `manual`. README.md beside the stories lists the commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use kasm_autoscale_core::command::{Action, Command, Outcome};
+use kasm_autoscale_core::config::{ConfigSpec, PlacementPolicy, PoolSpec};
+use kasm_autoscale_core::id::ServerId;
+use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
+use kasm_autoscale_core::ports::{
+    Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
+};
+use kasm_autoscale_core::row::{Outputs, Write};
+use kasm_autoscale_core::session::{SessionRequest, SessionState};
+use kasm_autoscale_core::time::{Span, Timestamp};
+use serde_json::json;
+
+use super::{Host, T0, capabilities, machine, pool_spec, provider, srv};
+
+/// More steps than this without time passing are a pool that chases its own tail.
+const STEPS_AT_ONCE_MAX: u32 = 40;
+
+struct Story {
+    host: Host,
+    /// The cloud: by provider and reference.
+    cloud: BTreeMap<(String, String), Machine>,
+    manual: BTreeSet<String>,
+    out: String,
+}
+
+/// The story with what really happens in the place of what was expected.
+pub fn told(text: &str) -> String {
+    let mut story: Option<Story> = None;
+    let mut result = String::new();
+    for block in text.split("\n\n").map(|block| block.trim_matches('\n')).filter(|block| !block.is_empty()) {
+        let commands: Vec<&str> = block.lines().take_while(|line| *line != "----").collect();
+        let is_comment = commands.iter().all(|line| line.starts_with('#'));
+        let _ = write!(result, "{}\n", commands.join("\n"));
+        if !is_comment {
+            let lines: Vec<&str> = commands.into_iter().filter(|line| !line.starts_with('#')).collect();
+            let story = story.get_or_insert_with(|| Story::new(lines[0]));
+            story.block(&lines);
+            let happened = std::mem::take(&mut story.out);
+            let _ = write!(result, "----\n{}", if happened.is_empty() { "ok\n" } else { &happened });
+        }
+        result.push('\n');
+    }
+    result.trim_end().to_owned() + "\n"
+}
+
+fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
+    words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn span(text: &str) -> Duration {
+    Span::parse(text).unwrap_or_else(|| panic!("no duration: {text}")).0
+}
+
+fn error(words: &[&str]) -> ProviderError {
+    let kind: ErrorKind = serde_json::from_value(json!(words[0])).unwrap();
+    let certainty = if words.contains(&"unknown") { Certainty::Unknown } else { Certainty::NotApplied };
+    let mut error = ProviderError::new(kind, certainty, "Code", "the provider's words");
+    error.retry_after = option(words, "after").map(span);
+    error
+}
+
+fn pool_settings(words: &[&str]) -> PoolSpec {
+    let mut spec = pool_spec();
+    spec.placement = if words.contains(&"placement=pack") { PlacementPolicy::Pack } else { PlacementPolicy::Spread };
+    spec.queue_deadline = option(words, "queue").map_or(spec.queue_deadline, span);
+    spec.keepalive_expiry = option(words, "keepalive").map_or(spec.keepalive_expiry, span);
+    spec.queue_max = option(words, "queue_max").map_or(spec.queue_max, |text| text.parse().unwrap());
+    spec
+}
+
+fn config(words: &[&str]) -> ConfigSpec {
+    let number = |name, default: u32| option(words, name).map_or(default, |text| text.parse().unwrap());
+    let object = json!({
+        "name": words[0],
+        "provider": option(words, "provider").unwrap_or("aws"),
+        "zone": option(words, "zone").unwrap_or("default"),
+        "minimum_available_sessions": number("min", 0),
+        "max_sessions_per_server": number("per", 1),
+        "max_servers": number("max", 100),
+        "reusable": words.contains(&"reusable"),
+        "enabled": !words.contains(&"disabled"),
+        "require_checkin": words.contains(&"checkin"),
+        "downscale_backoff": option(words, "backoff").unwrap_or("10m"),
+        "boot_deadline": option(words, "boot").unwrap_or("15m"),
+    });
+    ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
+}
+
+impl Story {
+    fn new(first: &str) -> Self {
+        let words: Vec<&str> = first.split_whitespace().collect();
+        let spec = if words[0] == "pool" { pool_settings(&words) } else { pool_spec() };
+        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), out: String::new() }
+    }
+
+    fn block(&mut self, lines: &[&str]) {
+        let mut inputs = Vec::new();
+        let mut queried = false;
+        for line in lines {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if self.arrange(&words) {
+                queried = true;
+            } else {
+                let ticket = Some(Ticket(0));
+                inputs.extend(self.facts(words[0], &words[1..]).into_iter().map(|fact| Input { ticket, fact }));
+            }
+        }
+        if !inputs.is_empty() || !queried {
+            self.step(inputs, &[]);
+            self.settle();
+            self.tell_wake();
+        }
+    }
+
+    /// Commands that are no facts.
+    fn arrange(&mut self, words: &[&str]) -> bool {
+        let rest = &words[1..];
+        match words[0] {
+            "manual" => self.manual.extend(rest.iter().map(ToString::to_string)),
+            "auto" => self.manual.retain(|verb| !rest.contains(&verb.as_str())),
+            "machine" => self.change_machine(rest),
+            "time" => self.pass(span(rest[0])),
+            "crash" => {
+                self.host.crash();
+                self.host.now = self.host.now + rest.first().map_or(Duration::ZERO, |text| span(text));
+                let introductions = self.host.introductions().into_iter().map(Input::from).collect();
+                self.step(introductions, &[]);
+                self.settle();
+                self.tell_wake();
+            }
+            "servers" => self.tell_servers(),
+            "sessions" => self.tell_sessions(),
+            "report" => self.tell_report(),
+            "rows" => {
+                let keys: Vec<&str> = self.host.store.rows.keys().map(String::as_str).collect();
+                let _ = writeln!(self.out, "{}", keys.join(" "));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn facts(&self, verb: &str, words: &[&str]) -> Vec<Fact> {
+        let server = || -> ServerId { words[0].parse().unwrap() };
+        let finished = |verb: &str, server, outcome| vec![Fact::Finished(self.under_way(verb, server).id, outcome)];
+        let of = |verb: &str, outcome| finished(verb, Some(words[0].parse().unwrap()), outcome);
+        let made = |text: &str| Some(MachineRef(text.into()));
+        match verb {
+            "pool" => vec![Fact::PoolSet(Box::new(pool_settings(words)))],
+            "step" => vec![],
+            "provider" => vec![provider_known(words)],
+            "config" => vec![Fact::ConfigSet(Box::new(config(words)))],
+            "disable" => {
+                let name = words[0].parse().unwrap();
+                let known = self.host.pool.config(&name).expect("a config of this name");
+                vec![Fact::ConfigSet(Box::new(ConfigSpec { enabled: false, ..known.clone() }))]
+            }
+            "enable" => {
+                let name = words[0].parse().unwrap();
+                let known = self.host.pool.config(&name).expect("a config of this name");
+                vec![Fact::ConfigSet(Box::new(ConfigSpec { enabled: true, ..known.clone() }))]
+            }
+            "remove" => vec![Fact::ConfigRemoved(words[0].parse().unwrap())],
+            "request" => vec![Fact::SessionRequested(SessionRequest {
+                user: words[0].parse().unwrap(),
+                zone: option(words, "zone").map(|text| text.parse().unwrap()),
+                key: option(words, "key").map(Into::into),
+            })],
+            "end" => vec![Fact::SessionEnded(words[0].parse().unwrap())],
+            "keepalive" => vec![Fact::KeptAlive(words[0].parse().unwrap())],
+            "checkin" => vec![Fact::CheckedIn {
+                server: server(),
+                status: words.get(1).copied().unwrap_or("running").into(),
+                message: words[1.min(words.len())..].join(" "),
+                progress: 50,
+            }],
+            "drain" => vec![Fact::DrainAsked(server())],
+            "undrain" => vec![Fact::UndrainAsked(server())],
+            "delete" => vec![Fact::DeleteAsked { server: server(), force: words.contains(&"force") }],
+            "created" => of("create", Outcome::Progress(Ok(Progress::Done { machine: made(words[1]) }))),
+            "accepted" if words[1].starts_with("op-") => {
+                of("create", Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef(words[1].into())) })))
+            }
+            "accepted" => of("create", Outcome::Progress(Ok(Progress::Pending { machine: made(words[1]), op: None }))),
+            "polled" => of("poll", Outcome::Progress(Ok(Progress::Done { machine: made(words[1]) }))),
+            "deleted" => of("delete", Outcome::Progress(Ok(Progress::Done { machine: None }))),
+            "deleting" => of("delete", Outcome::Progress(Ok(Progress::Pending { machine: None, op: None }))),
+            "found" => of("find", Outcome::Found(Ok(self.machine_named(words[1])))),
+            "answered" => of("probe", Outcome::Probed(Ok(()))),
+            "silent" => of("probe", Outcome::Probed(Err(ProbeFailure { message: "connection refused".into() }))),
+            "list" => finished("list", None, Outcome::Listed(self.listing(words))),
+            "failed" | "lost" => {
+                let verbs = ["create", "poll", "find", "delete"];
+                let newest = verbs.iter().filter_map(|verb| self.host.command(verb, Some(server()))).max_by_key(|command| command.id);
+                let command = newest.unwrap_or_else(|| panic!("nothing is under way for {}", words[0]));
+                let outcome = match (verb, &command.action) {
+                    ("lost", _) => Outcome::Lost,
+                    (_, Action::Find { .. }) => Outcome::Found(Err(error(&words[1..]))),
+                    _ => Outcome::Progress(Err(error(&words[1..]))),
+                };
+                vec![Fact::Finished(command.id, outcome)]
+            }
+            other => panic!("no such command: {other}"),
+        }
+    }
+
+    fn under_way(&self, verb: &str, server: Option<ServerId>) -> Command {
+        self.host.command(verb, server).unwrap_or_else(|| panic!("no {verb} is under way for {server:?}"))
+    }
+
+    // --- the cloud ---
+
+    fn machine_named(&self, name: &str) -> Option<Machine> {
+        self.cloud.iter().find(|((_, reference), _)| reference == name).map(|(_, machine)| machine.clone())
+    }
+
+    /// `machine i-1 stopped`, `machine i-1 gone`, `machine i-9 running srv-1 10.0.0.9`
+    fn change_machine(&mut self, words: &[&str]) {
+        let provider = option(words, "provider").unwrap_or("aws");
+        let at = (provider.to_owned(), words[0].to_owned());
+        if words[1] == "gone" {
+            self.cloud.remove(&at).expect("a machine of this name");
+            return;
+        }
+        let state: MachineState = match words[1] {
+            "provisioning" => MachineState::Provisioning,
+            "running" => MachineState::Running,
+            "stopped" => MachineState::Stopped,
+            "deleting" => MachineState::Deleting,
+            "failed" => MachineState::Failed,
+            other => MachineState::Unknown(other.into()),
+        };
+        let known = self.cloud.get(&at).cloned();
+        let mut changed = known.unwrap_or_else(|| machine(words[0], words[2].parse().unwrap(), 1, state.clone(), None));
+        changed.state = state;
+        if let Some(host) = words.iter().find(|word| word.starts_with("10.")) {
+            changed.address = Some(kasm_autoscale_core::ports::Address { host: (*host).into(), port: None });
+        }
+        self.cloud.insert(at, changed);
+    }
+
+    /// `list aws`, `list aws partial`, `list aws i-1 i-2`, `list aws failed throttled`
+    fn listing(&self, words: &[&str]) -> Result<Listing, ProviderError> {
+        if words.get(1) == Some(&"failed") {
+            return Err(error(&words[2..]));
+        }
+        let named: Vec<&str> = words[1..].iter().copied().filter(|word| *word != "partial").collect();
+        let shown = |reference: &str| named.is_empty() || named.contains(&reference);
+        let machines = self.cloud.iter().filter(|((owner, reference), _)| owner == words[0] && shown(reference));
+        Ok(Listing { machines: machines.map(|(_, machine)| machine.clone()).collect(), complete: !words.contains(&"partial") })
+    }
+
+    /// What the obedient cloud answers, and how that is told.
+    fn obey(&mut self, command: &Command) -> (String, Outcome) {
+        let provider = command.action.provider().map(ToString::to_string).unwrap_or_default();
+        let id = self.host.server_of(&command.action);
+        let who = id.map(|id| id.to_string()).unwrap_or_default();
+        match &command.action {
+            Action::Create(create) => {
+                let serial = create.server.server.serial();
+                let (reference, host) = (format!("i-{serial}"), format!("10.0.0.{serial}"));
+                let made = machine(&reference, srv(serial), create.config.serial(), MachineState::Running, Some(&host));
+                self.cloud.insert((provider, reference.clone()), made);
+                let outcome = Progress::Done { machine: Some(MachineRef(reference.clone())) };
+                (format!("created {who} {reference}"), Outcome::Progress(Ok(outcome)))
+            }
+            Action::List { .. } => (String::new(), Outcome::Listed(self.listing(&[provider.as_str()]))),
+            Action::Find { server, .. } => {
+                let marked = |machine: &&Machine| machine.marker.as_ref().is_some_and(|marker| marker.server == server.uuid());
+                let found = self.cloud.iter().filter(|((owner, _), _)| *owner == provider).map(|(_, machine)| machine).find(marked);
+                let name = found.map_or("none", |machine| machine.reference.0.as_str());
+                (format!("found {who} {name}"), Outcome::Found(Ok(found.cloned())))
+            }
+            Action::Delete { machine, .. } => {
+                self.cloud.remove(&(provider, machine.0.clone()));
+                (format!("deleted {machine}"), Outcome::Progress(Ok(Progress::Done { machine: None })))
+            }
+            Action::Probe { .. } => (format!("answered {who}"), Outcome::Probed(Ok(()))),
+            Action::Poll { .. } => panic!("a poll is always manual"),
+        }
+    }
+
+    // --- time ---
+
+    fn settle(&mut self) {
+        for _ in 0..STEPS_AT_ONCE_MAX {
+            let automatic = |command: &&Command| command.action.verb() != "poll" && !self.manual.contains(command.action.verb());
+            let ready: Vec<Command> = self.host.in_flight.values().filter(automatic).cloned().collect();
+            if ready.is_empty() {
+                return;
+            }
+            let (told, inputs): (Vec<String>, Vec<Input>) = ready
+                .iter()
+                .map(|command| {
+                    let (told, outcome) = self.obey(command);
+                    (told, Input::from(Fact::Finished(command.id, outcome)))
+                })
+                .unzip();
+            self.step(inputs, &told);
+        }
+        panic!("the pool never settles:\n{}", self.out);
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let end = self.host.now + span;
+        let mut at_once = 0;
+        while let Some(wake_at) = self.host.wake_at.filter(|wake_at| *wake_at <= end) {
+            at_once = if wake_at <= self.host.now { at_once + 1 } else { 0 };
+            assert!(at_once < STEPS_AT_ONCE_MAX, "wake_at stays at {wake_at}:\n{}", self.out);
+            self.host.now = wake_at.max(self.host.now);
+            self.step(vec![], &[]);
+            self.settle();
+        }
+        self.host.now = end;
+        self.tell_wake();
+    }
+
+    // --- telling ---
+
+    fn step(&mut self, inputs: Vec<Input>, told: &[String]) {
+        let batch = self.host.decide(inputs);
+        let writes: Vec<String> = batch.writes().iter().map(write_told).collect();
+        for event in batch.events() {
+            let text = serde_json::to_string(event).unwrap();
+            assert_eq!(serde_json::from_str::<kasm_autoscale_core::report::Event>(&text).unwrap(), *event, "{text}");
+        }
+        let outputs = self.host.save(batch);
+        self.host.store.expect_like(&self.host.pool);
+        let restored = kasm_autoscale_core::pool::Pool::restore(self.host.store.load(), self.host.now);
+        restored.expect("the store can be restored").check().expect("a restored pool adds up");
+        let lines = self.happened(&outputs, &writes);
+        let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        if told.is_empty() && lines.iter().all(|line| line.starts_with("  -> list")) && !self.manual.contains("list") {
+            return;
+        }
+        let arrived = if told.is_empty() { String::new() } else { format!(" <- {}", told.join(", ")) };
+        let _ = writeln!(self.out, "{}{arrived}", self.clock(self.host.now));
+        for line in lines {
+            let _ = writeln!(self.out, "{line}");
+        }
+    }
+
+    fn happened(&self, outputs: &Outputs, writes: &[String]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (_, answer) in &outputs.answers {
+            match answer {
+                Answer::Done => {}
+                Answer::Session(id) => lines.push(format!("  = {id}")),
+                Answer::Refused(refusal) => lines.push(format!("  = refused: {refusal}")),
+            }
+        }
+        lines.extend(outputs.events.iter().map(|event| format!("  {}", without_epoch(&event.what.to_string()))));
+        lines.extend(outputs.commands.iter().map(|command| format!("  -> {}", self.command_told(command))));
+        if !writes.is_empty() {
+            lines.push(format!("  saved {}", writes.join(" ")));
+        }
+        lines
+    }
+
+    fn command_told(&self, command: &Command) -> String {
+        let verb = command.action.verb();
+        match &command.action {
+            Action::List { provider } => format!("{verb} {provider}"),
+            Action::Delete { machine, .. } => format!("{verb} {machine}"),
+            Action::Poll { op, .. } => format!("{verb} {op}"),
+            action => format!("{verb} {}", self.host.server_of(action).map(|id| id.to_string()).unwrap_or_default()),
+        }
+    }
+
+    fn clock(&self, at: Timestamp) -> String {
+        Span(at.since(T0)).to_string()
+    }
+
+    fn tell_wake(&mut self) {
+        if let Some(wake_at) = self.host.wake_at {
+            let _ = writeln!(self.out, "wakes in {}", Span(wake_at.since(self.host.now)));
+        }
+    }
+
+    fn tell_servers(&mut self) {
+        let mut lines = Vec::new();
+        for server in self.host.pool.servers() {
+            let born = self.host.pool.born_with(server);
+            let machine = server.machine.as_ref().map_or("no machine".into(), ToString::to_string);
+            let (kind, per) = (server.phase.kind(), born.max_sessions_per_server);
+            lines.push(format!("{} {kind}, {} edition {}, {machine}, {} of {per}", server.id, born.name, server.generation, server.sessions));
+        }
+        self.tell_all(lines);
+    }
+
+    fn tell_sessions(&mut self) {
+        let mut lines = Vec::new();
+        for session in self.host.pool.sessions() {
+            let place = match session.state {
+                SessionState::Waiting { deadline } => format!("waits until {}", self.clock(deadline)),
+                SessionState::Active { server, expires_at, .. } => format!("on {server} until {}", self.clock(expires_at)),
+                SessionState::Ended { why, .. } => format!("ended: {why}"),
+            };
+            lines.push(format!("{} of {} {place}", session.id, session.user));
+        }
+        self.tell_all(lines);
+    }
+
+    fn tell_report(&mut self) {
+        let report = self.host.pool.report();
+        let mut lines = vec![format!("{} waiting, {} active, {} orphans", report.waiting, report.sessions, report.orphans.len())];
+        for config in report.configs {
+            lines.push(without_epoch(&format!("{}: {}", config.config, config.decision)));
+            for known in config.backoffs {
+                let until = self.clock(known.backoff.until);
+                lines.push(format!("  {} failures, next try at {until}: {}", known.backoff.failures, known.kind));
+            }
+            if !config.out_of_date.is_empty() {
+                lines.push(format!("  out of date: {:?}", config.out_of_date));
+            }
+        }
+        self.tell_all(lines);
+    }
+
+    fn tell_all(&mut self, lines: Vec<String>) {
+        let lines = if lines.is_empty() { vec!["none".to_owned()] } else { lines };
+        self.out.push_str(&(lines.join("\n") + "\n"));
+    }
+}
+
+fn provider_known(words: &[&str]) -> Fact {
+    let mut known = capabilities();
+    known.visibility_lag = option(words, "lag").map_or(known.visibility_lag, span);
+    known.poll_busy = option(words, "busy").map_or(known.poll_busy, span);
+    known.poll_idle = option(words, "idle").map_or(known.poll_idle, span);
+    known.creates_in_flight_max = option(words, "inflight").map_or(known.creates_in_flight_max, |text| text.parse().unwrap());
+    Fact::ProviderKnown(provider(words[0]), known)
+}
+
+fn write_told(write: &Write) -> String {
+    match write {
+        Write::Put(_) => write.key().to_string(),
+        Write::Delete(key) => format!("-{key}"),
+    }
+}
+
+/// Instants in messages are seconds since 1970; stories count from their own beginning.
+fn without_epoch(text: &str) -> String {
+    let mut words = Vec::new();
+    for word in text.split(' ') {
+        let bare = word.trim_end_matches([':', ',', ';']);
+        let millis = bare.strip_suffix('s').and_then(|text| text.replace('.', "").parse::<u64>().ok()).filter(|n| *n > T0.as_millis());
+        words.push(millis.map_or(word.to_owned(), |millis| {
+            let span = Span(Timestamp::from_millis(millis).since(T0)).to_string();
+            format!("{span}{}", &word[bare.len()..])
+        }));
+    }
+    words.join(" ")
+}

@@ -1,0 +1,56 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use kasm_autoscale_core::time::Span;
+
+/// Server pools that keep their free sessions.
+#[derive(Debug, Parser)]
+#[command(name = "kasm-daemon", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Show a pool of simulated servers with simulated users, live in the terminal. Needs no configuration.
+    Demo {
+        /// End by itself after this time, as in 30s or 2m.
+        #[arg(long = "for", value_name = "TIME", value_parser = span)]
+        length: Option<Duration>,
+        /// Draw users and boot times from this number: the same number, the same crowd.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Run the daemon.
+    Run {
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Let everybody use the API without a token. Only where it listens on a loopback address.
+        #[arg(long)]
+        insecure_no_auth: bool,
+    },
+    /// Read a config file and tell all its mistakes at once. Ends with code 2 if there are any.
+    Check {
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make an API token: print it once, and the SHA-256 that goes into the config file.
+    Token {
+        /// Its name, for logs.
+        name: String,
+    },
+    /// Make a deployment key: 64 hexadecimal digits to keep in a file that only the daemon may read.
+    Key,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    Span::parse(text).map(|span| span.0).ok_or_else(|| "a duration, as in 30s, 2m or 1h30m".into())
+}
