@@ -183,15 +183,20 @@ impl State {
         self.event(What::SessionPlaced { session: id, user, server, waited });
     }
 
-    /// The servers of a config that may be given up first, best first, at most `count`.
-    pub(crate) fn victims(&self, config: ConfigId, count: u32) -> Vec<ServerId> {
+    /// The servers of a config that may be given up first, best first, at most `count`, with `sessions` sessions at most.
+    /// One that is too large for the rest is passed over: after an edit there may be smaller ones.
+    pub(crate) fn victims(&self, config: ConfigId, count: u32, sessions: u32) -> Vec<ServerId> {
         let mut index = self.configs[&config].index.clone();
         let mut victims = Vec::new();
-        for _ in 0..count {
-            let Some(slot) = index.last_unused() else { break };
+        let (mut count, mut sessions) = (count, sessions);
+        while let Some(slot) = index.last_unused().filter(|_| count > 0) {
             let Some(id) = self.server_in_slot.get(slot as usize).copied().flatten() else { break };
-            index.remove(slot, 0, self.born_with(&self.servers[&id]).max_sessions_per_server.get());
-            victims.push(id);
+            let size = self.born_with(&self.servers[&id]).max_sessions_per_server.get();
+            index.remove(slot, 0, size);
+            if size <= sessions {
+                victims.push(id);
+                (count, sessions) = (count - 1, sessions - size);
+            }
         }
         victims
     }

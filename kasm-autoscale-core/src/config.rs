@@ -1,6 +1,5 @@
 //! What an operator asks for: pools and their autoscale configs, checked once, then trusted.
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -468,7 +467,7 @@ fn read_script(fields: &mut Fields<'_>) -> Option<Script> {
         Ok(script) => Some(script),
         Err(errors) => {
             for error in errors.iter() {
-                fields.problem(Problem::new("startup_script", format!("line {}, column {}", error.line, error.column), error.to_string().to_owned()));
+                fields.problem(Problem::new("startup_script", format!("line {}, column {}", error.line, error.column), error.kind.to_string()));
             }
             None
         }

@@ -84,7 +84,7 @@ impl<'a> Fields<'a> {
 
     /// Notes that a field that must be there is not, unless it is there with a mistake that has been noted already.
     pub fn require<T>(&mut self, name: &'static str, value: Option<T>, allowed: &str) -> Option<T> {
-        if value.is_none() && !self.problems.iter().any(|problem| problem.path.starts_with(name)) {
+        if value.is_none() && !self.problems.iter().any(|problem| is_at(&problem.path, name)) {
             self.problems.push(Problem::new(name, "nothing", format!("required: {allowed}")));
         }
         value
@@ -189,6 +189,11 @@ impl<'a> Fields<'a> {
         }
         result
     }
+}
+
+/// Whether a path leads to this field, or into it.
+fn is_at(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// A value as it is shown in a message: JSON, at most 60 characters.

@@ -30,7 +30,7 @@ impl State {
             self.note_failure(&in_flight, provider.clone(), error);
         }
         match in_flight.subject {
-            Subject::Server(id) => self.server_outcome(id, command, in_flight.verb, outcome),
+            Subject::Server(id) => self.server_outcome(id, command, &in_flight, outcome),
             Subject::Listing(name) => self.listing_outcome(&name, in_flight.sent_at, outcome),
             Subject::Orphan(name, machine) => self.orphan_outcome(&name, &machine, outcome),
         }
@@ -45,17 +45,17 @@ impl State {
         }
     }
 
-    fn server_outcome(&mut self, id: ServerId, command: CommandId, verb: &str, outcome: Outcome) {
+    fn server_outcome(&mut self, id: ServerId, command: CommandId, in_flight: &InFlight, outcome: Outcome) {
         let Some(server) = self.servers.get(&id) else { return };
         if server.busy.is_some_and(|busy| busy.command == command) {
-            self.edit_server(id, |server| server.busy = None);
+            self.edit_unstored(id, |server| server.busy = None);
         }
-        match (verb, outcome) {
+        match (in_flight.verb, outcome) {
             ("create" | "poll", Outcome::Progress(Ok(progress))) => self.create_progressed(id, progress),
             ("create", Outcome::Progress(Err(error))) => self.create_failed(id, &error),
             ("create", _) => self.create_unsure(id, ErrorKind::Transient, None, "no answer came"),
             ("poll", Outcome::Progress(Err(error))) => self.poll_failed(id, &error),
-            ("find", Outcome::Found(Ok(machine))) => self.found(id, machine),
+            ("find", Outcome::Found(Ok(machine))) => self.found(id, machine, in_flight.sent_at),
             ("find", Outcome::Found(Err(error))) => self.find_failed(id, Some(&error)),
             ("find" | "poll", _) => self.find_failed(id, None),
             ("delete", Outcome::Progress(Ok(progress))) => self.delete_progressed(id, &progress),
@@ -87,8 +87,11 @@ impl State {
         }
     }
 
-    /// The server's machine has a name now.
+    /// The server's machine has a name now. It keeps the first one: what else bears its mark is an orphan.
     fn adopt(&mut self, id: ServerId, machine: MachineRef) {
+        if self.servers[&id].machine.is_some() {
+            return;
+        }
         self.edit_server(id, |server| server.machine = Some(machine));
         let now = self.now;
         match self.servers[&id].phase {
@@ -147,7 +150,8 @@ impl State {
         }
     }
 
-    fn found(&mut self, id: ServerId, machine: Option<Machine>) {
+    /// A look-up that began at `began` has come back. Its answer may be as old as that, so absence counts from there.
+    fn found(&mut self, id: ServerId, machine: Option<Machine>, began: Timestamp) {
         if let Some(machine) = machine {
             self.observe(id, &machine);
             return;
@@ -157,7 +161,7 @@ impl State {
         let now = self.now;
         match &server.phase {
             Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
-                if now >= *since + lag {
+                if began >= *since + lag {
                     self.remove_server(id, Some("looked up: no machine was made".into()));
                 } else {
                     let again = (*since + lag).min(now + self.poll_busy(id));
@@ -168,8 +172,8 @@ impl State {
                     });
                 }
             }
-            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if now >= *absent_from => self.remove_server(id, None),
-            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if now >= server.created_at + lag => self.remove_server(id, None),
+            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => self.remove_server(id, None),
+            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.created_at + lag => self.remove_server(id, None),
             Phase::Deleting { call, .. } => {
                 let proof = if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.created_at + lag };
                 let again = proof.min(now + self.poll_busy(id)).max(now);
@@ -454,7 +458,7 @@ impl State {
 
     /// Orphans that were seen often enough.
     pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
-        let ripe = |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none();
+        let ripe = |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= self.now);
         let of = |(name, provider): (&ProviderName, &crate::state::Provider)| -> Vec<_> {
             provider.orphans.iter().filter(|(_, orphan)| ripe(orphan)).map(|(machine, _)| (name.clone(), machine.clone())).collect()
         };

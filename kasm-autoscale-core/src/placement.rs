@@ -188,6 +188,12 @@ impl PlacementIndex {
         self.sizes.values().filter_map(|levels| levels.by_used.first()?.last()).max()
     }
 
+    /// The slots in all of the smallest unused server.
+    pub fn smallest_unused(&self) -> Option<u32> {
+        let unused = |levels: &Levels| levels.by_used.first().is_some_and(|set| !set.is_empty());
+        self.sizes.iter().find(|(_, levels)| unused(levels)).map(|(size, _)| *size)
+    }
+
     /// Whether it would look the same if it were made anew; spare room does not count.
     pub fn same_as(&self, other: &Self) -> bool {
         let members = |index: &Self| -> Vec<(u32, u32, u32)> {

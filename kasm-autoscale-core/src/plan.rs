@@ -5,6 +5,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use crate::capacity::{Limits, allowed, queue_share, servers_for, short, surplus_servers};
 use crate::command::Action;
@@ -159,7 +160,9 @@ impl State {
     fn shrink(&mut self, id: ConfigId, supply: Supply) -> (Decision, Option<Timestamp>) {
         let config = &self.configs[&id];
         let spec = config.spec().clone();
-        let too_many = surplus_servers(supply.target, supply.free, supply.coming, spec.max_sessions_per_server, config.tally.unused);
+        // Servers that were born before an edit may be of another size; one that fits is enough to act.
+        let size = config.index.smallest_unused().and_then(NonZeroU32::new).unwrap_or(spec.max_sessions_per_server);
+        let too_many = surplus_servers(supply.target, supply.free, supply.coming, size, config.tally.unused);
         if too_many == 0 {
             self.set_surplus(id, None);
             return (Decision::Steady { supply }, None);
@@ -184,12 +187,8 @@ impl State {
     fn give_up_surplus(&mut self, id: ConfigId, supply: Supply, count: u32) -> u32 {
         let (since, why) = (self.now, DrainReason::Surplus);
         let mut drained = 0;
-        for server in self.victims(id, count) {
-            let tally = &self.configs[&id].tally;
-            let size = self.born_with(&self.servers[&server]).max_sessions_per_server.get();
-            if tally.free + tally.coming < supply.target.saturating_add(size) {
-                break;
-            }
+        let needless = (supply.free + supply.coming).saturating_sub(supply.target);
+        for server in self.victims(id, count, needless) {
             self.enter_phase(server, Phase::Draining { since, why }, Some(why.to_string()));
             drained += 1;
         }
@@ -206,19 +205,24 @@ impl State {
 
     // --- the queue ---
 
-    /// Which config makes sessions for those who wait: one of their own zone if it can, else any that can. Those whom nobody
-    /// can serve now count for the first config, which then says why it does not.
+    /// Which config makes sessions for those who wait. First those that are coming anyway are shared out, so that nothing is
+    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can. Those whom nobody can
+    /// serve now count for the first config, which then says why it does not.
     fn queue_shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares = BTreeMap::new();
-        for (zone, waiting) in &self.waiting_by_zone {
-            let order = self.by_nearness(zone.as_ref());
-            let mut rest = *waiting;
-            for id in &order {
-                let taken = shares.get(id).copied().unwrap_or(0);
-                let share = self.room_for(*id, taken, rest);
-                *shares.entry(*id).or_default() += share;
-                rest -= share;
+        let mut left = self.waiting_by_zone.clone();
+        for may_grow in [false, true] {
+            for (zone, rest) in &mut left {
+                for id in self.by_nearness(zone.as_ref()) {
+                    let taken = shares.get(&id).copied().unwrap_or(0);
+                    let share = self.room_for(id, taken, *rest, may_grow);
+                    *shares.entry(id).or_default() += share;
+                    *rest -= share;
+                }
             }
+        }
+        for (zone, rest) in left {
+            let order = self.by_nearness(zone.as_ref());
             if let Some(first) = order.first() {
                 *shares.entry(*first).or_default() += rest;
             }
@@ -233,12 +237,13 @@ impl State {
         order.into_iter().map(|(_, id)| id).collect()
     }
 
-    /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already.
-    fn room_for(&self, id: ConfigId, taken: u32, waiting: u32) -> u32 {
+    /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already: with what
+    /// is coming, or with what it may make as well.
+    fn room_for(&self, id: ConfigId, taken: u32, waiting: u32, may_grow: bool) -> u32 {
         let config = &self.configs[&id];
         let spec = config.spec();
         let limits = self.limits(config);
-        let growth = if limits.stop.is_some() { 0 } else { limits.max_servers.saturating_sub(limits.live) };
+        let growth = if limits.stop.is_some() || !may_grow { 0 } else { limits.max_servers.saturating_sub(limits.live) };
         let minimum = spec.minimum_available_sessions.saturating_add(taken);
         queue_share(waiting, minimum, config.tally.free, config.tally.coming, growth, spec.max_sessions_per_server)
     }
@@ -270,15 +275,20 @@ impl State {
 
     /// Lists the providers that make servers for this pool: often while something is expected to change there.
     fn list_providers(&mut self) {
-        let mut watched: BTreeMap<ProviderName, u32> = BTreeMap::new();
+        for (name, busy) in self.listed_providers() {
+            self.list_provider(name, busy);
+        }
+    }
+
+    /// The providers where there are machines of this pool or are to be, and whether any of them is about to change.
+    fn listed_providers(&self) -> BTreeMap<ProviderName, bool> {
+        let mut listed: BTreeMap<ProviderName, bool> = BTreeMap::new();
         for config in self.configs.values() {
             for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
-                *watched.entry(edition.spec.provider.clone()).or_default() += config.tally.watched;
+                *listed.entry(edition.spec.provider.clone()).or_default() |= config.tally.watched > 0;
             }
         }
-        for (name, watched) in watched {
-            self.list_provider(name, watched > 0);
-        }
+        listed
     }
 
     fn list_provider(&mut self, name: ProviderName, busy: bool) {
@@ -310,12 +320,11 @@ impl State {
     }
 
     fn next_listing(&self) -> Option<Timestamp> {
-        let used = |name: &ProviderName| self.configs.values().any(|config| config.editions.values().any(|edition| edition.spec.provider == *name));
-        let watched = |name: &ProviderName| self.configs.values().any(|config| config.tally.watched > 0 && config.editions.values().any(|edition| edition.spec.provider == *name));
         let mut next = Vec::new();
-        for (name, provider) in self.providers.iter().filter(|(name, _)| used(name)) {
+        for (name, busy) in self.listed_providers() {
+            let Some(provider) = self.providers.get(&name) else { continue };
             let Some(capabilities) = &provider.capabilities else { continue };
-            let hurry = watched(name) || !provider.observed || provider.failures > 0;
+            let hurry = busy || !provider.observed || provider.failures > 0;
             let idle_for = if hurry { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
             next.push(provider.listing.map_or(provider.list_at + idle_for, |listing| listing.until));
         }

@@ -66,6 +66,8 @@ impl Pool {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].key() == pair[1].key()) {
             return Err(RestoreError::Twice(alloc::format!("{}", pair[0].key())));
         }
+        let unanswered = |row: &Row| matches!(row, Row::Server(Server { phase: Phase::Creating { call: CreateCall::Intended, .. }, .. }));
+        let doubtful: Vec<RowKey> = sorted.iter().filter(|row| unanswered(row)).map(Row::key).collect();
         let mut rows = sorted.into_iter();
         let Some(Row::Pool(pool)) = rows.next() else { return Err(RestoreError::NoPool) };
         if pool.format > ROW_FORMAT {
@@ -75,7 +77,8 @@ impl Pool {
         for row in rows {
             state.restore_row(row)?;
         }
-        state.journal.changed.clear();
+        // All is as it was stored, but for the creates that are in doubt from now on.
+        state.journal.changed = doubtful.into_iter().collect();
         Ok(Self { state })
     }
 

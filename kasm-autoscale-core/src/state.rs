@@ -332,6 +332,14 @@ impl State {
 
     /// Changes a server, and everything that is counted or indexed of it. Nothing happens if it is not there.
     pub(crate) fn edit_server(&mut self, id: ServerId, edit: impl FnOnce(&mut Server)) {
+        if self.servers.contains_key(&id) {
+            self.edit_unstored(id, edit);
+            self.journal.changed.insert(RowKey::Server(id));
+        }
+    }
+
+    /// The same for those parts of a server that are not in its row, so that the row need not be written.
+    pub(crate) fn edit_unstored(&mut self, id: ServerId, edit: impl FnOnce(&mut Server)) {
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(config) = self.configs.get_mut(&server.config) else { return };
         config.leave(server);
@@ -344,7 +352,6 @@ impl State {
             }
             self.timers.extend(server.due().map(|at| (at, Timer::Server(id))));
         }
-        self.journal.changed.insert(RowKey::Server(id));
         self.journal.touched.insert(id);
     }
 
@@ -425,7 +432,7 @@ impl State {
             SessionState::Active { server, .. } => {
                 self.on_server.remove(&(server, id));
                 self.active -= 1;
-                self.edit_server(server, |server| server.sessions -= 1);
+                self.edit_unstored(server, |server| server.sessions -= 1);
             }
             SessionState::Ended { .. } => {}
         }
@@ -450,7 +457,7 @@ impl State {
             SessionState::Active { server, .. } => {
                 self.on_server.insert((server, id));
                 self.active += 1;
-                self.edit_server(server, |server| server.sessions += 1);
+                self.edit_unstored(server, |server| server.sessions += 1);
             }
             SessionState::Ended { .. } => {}
         }
@@ -476,7 +483,7 @@ impl State {
 
     pub(crate) fn send_for_server(&mut self, id: ServerId, action: Action) {
         let busy = self.send(Subject::Server(id), action);
-        self.edit_server(id, |server| server.busy = Some(busy));
+        self.edit_unstored(id, |server| server.busy = Some(busy));
     }
 
     pub(crate) fn config_named(&self, name: &crate::id::ConfigName) -> Option<ConfigId> {

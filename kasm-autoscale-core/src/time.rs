@@ -1,5 +1,6 @@
 //! Time is an argument: the core never reads a clock.
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
@@ -86,6 +87,7 @@ impl Span {
         }
         let mut millis: u64 = 0;
         let mut rest = text;
+        let mut units = Vec::new();
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let number: u64 = rest.get(..digits)?.parse().ok()?;
@@ -100,6 +102,10 @@ impl Span {
                 _ => return None,
             };
             rest = rest.get(letters..)?;
+            if units.contains(&unit) {
+                return None;
+            }
+            units.push(unit);
             millis = millis.checked_add(number.checked_mul(unit)?)?;
         }
         if text.is_empty() { None } else { Some(Self(Duration::from_millis(millis))) }

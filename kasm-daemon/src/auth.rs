@@ -76,7 +76,9 @@ pub enum InvalidToken {
     #[error("not a SHA-256: 64 hexadecimal digits; `kasm-daemon token NAME` prints a token and its SHA-256")]
     Sha256,
     /// Not a name that can stand in a token and a log line.
-    #[error("not a name for a token: 1 to {NAME_CHARS_MAX} letters, digits, '.', '_' or '-', the first one a letter or digit")]
+    #[error(
+        "not a name for a token: 1 to {NAME_CHARS_MAX} letters, digits, '.', '_' or '-', the first one a letter or digit"
+    )]
     Name,
 }
 
@@ -199,7 +201,9 @@ pub fn generate_token(name: &str) -> Result<NewToken, NewTokenError> {
 
 fn checked_name(name: &str) -> Result<&str, InvalidToken> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let fits = name.len() <= NAME_CHARS_MAX && name.bytes().all(allowed) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let fits = name.len() <= NAME_CHARS_MAX
+        && name.bytes().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if fits { Ok(name) } else { Err(InvalidToken::Name) }
 }
 
@@ -269,7 +273,10 @@ mod tests {
     #[test]
     fn names_and_hashes_are_checked() {
         for name in ["", "-a", "a b", "a/b", "a\n", "ä", &"a".repeat(64)] {
-            assert_eq!(generate_token(name).map_err(|error| error.to_string()).unwrap_err(), InvalidToken::Name.to_string());
+            assert_eq!(
+                generate_token(name).map_err(|error| error.to_string()).unwrap_err(),
+                InvalidToken::Name.to_string()
+            );
         }
         for hex in ["", "ab", &"g".repeat(64), &"é".repeat(32)] {
             assert_eq!(TokenEntry::from_sha256("a", Role::Admin, hex).unwrap_err(), InvalidToken::Sha256);

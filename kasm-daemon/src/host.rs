@@ -85,6 +85,9 @@ pub enum HostError {
     /// The pool is there already.
     #[error("there is a pool {0:?} already")]
     PoolExists(PoolName),
+    /// The config is there already.
+    #[error("there is a config {0:?} already")]
+    ConfigExists(ConfigName),
     /// The settings have mistakes.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -121,6 +124,8 @@ pub struct Host {
     world: Arc<World>,
     pools: RwLock<BTreeMap<PoolName, PoolHandle>>,
     declared: Declared,
+    /// Held while a pool or config is looked for and then changed, so that nobody else changes it in between.
+    changes: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -135,7 +140,7 @@ impl Host {
     pub async fn start(world: World, declared: &[DeclaredPool]) -> Result<Self, HostError> {
         let world = Arc::new(world);
         let before = world.store.declared().await?;
-        let mut host = Self { world, pools: RwLock::default(), declared: Declared::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let mut host = Self { world, pools: RwLock::default(), declared: Declared::default(), changes: tokio::sync::Mutex::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
         let mut loaded = BTreeMap::new();
         for stored in host.world.store.pools().await? {
             let rows = host.world.store.load(stored.id).await?;
@@ -237,6 +242,7 @@ impl Host {
     /// [`HostError::Invalid`], [`HostError::PoolExists`], or the store's.
     pub async fn add_pool(&self, settings: &JsonObject) -> Result<PoolHandle, HostError> {
         let name = pool_name(settings)?;
+        let _changing = self.changes.lock().await;
         PoolSpec::from_json(self.world.store.deployment(), PoolId::from_bytes([0; 16]), settings)?;
         if self.pool(name.as_str()).is_ok() {
             return Err(HostError::PoolExists(name));
@@ -269,6 +275,7 @@ impl Host {
         if self.is_declared(handle.name(), None) {
             return Err(HostError::Declared(format!("pool {:?}", handle.name())));
         }
+        let _changing = self.changes.lock().await;
         if !handle.look(Pool::is_empty).await? {
             return Err(HostError::NotEmpty(handle.name().clone()));
         }
@@ -290,11 +297,56 @@ impl Host {
         check_config(spec, &self.world.key, &self.world.providers, &*self.world.secrets)
     }
 
-    /// Sets a config of a pool.
+    /// Sets a config of a pool, whether it was there before or not.
     ///
     /// # Errors
     /// [`HostError::Declared`], [`HostError::Invalid`], or the pool's.
     pub async fn set_config(&self, handle: &PoolHandle, spec: ConfigSpec) -> Result<(), HostError> {
+        let _changing = self.changes.lock().await;
+        self.put_config(handle, spec).await
+    }
+
+    /// Adds a config to a pool.
+    ///
+    /// # Errors
+    /// [`HostError::ConfigExists`], or those of [`set_config`](Self::set_config).
+    pub async fn add_config(&self, handle: &PoolHandle, spec: ConfigSpec) -> Result<(), HostError> {
+        let _changing = self.changes.lock().await;
+        if config_of(handle, &spec.name).await?.is_some() {
+            return Err(HostError::ConfigExists(spec.name));
+        }
+        self.put_config(handle, spec).await
+    }
+
+    /// Changes a config that a pool has.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownConfig`], or those of [`set_config`](Self::set_config).
+    pub async fn replace_config(&self, handle: &PoolHandle, spec: ConfigSpec) -> Result<(), HostError> {
+        let _changing = self.changes.lock().await;
+        if config_of(handle, &spec.name).await?.is_none() {
+            return Err(Refusal::UnknownConfig { name: spec.name }.into());
+        }
+        self.put_config(handle, spec).await
+    }
+
+    /// Enables or disables a config. One that has mistakes by now, as when its secret is no longer kept, can still be disabled.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownConfig`], or those of [`set_config`](Self::set_config).
+    pub async fn set_config_enabled(&self, handle: &PoolHandle, name: &ConfigName, enabled: bool) -> Result<(), HostError> {
+        let _changing = self.changes.lock().await;
+        let spec = config_of(handle, name).await?.ok_or_else(|| Refusal::UnknownConfig { name: name.clone() })?;
+        let spec = ConfigSpec { enabled, ..spec };
+        if enabled {
+            return self.put_config(handle, spec).await;
+        }
+        self.refuse_declared(handle, name)?;
+        accepted(handle.ask(Fact::ConfigSet(Box::new(spec))).await?)?;
+        Ok(())
+    }
+
+    async fn put_config(&self, handle: &PoolHandle, spec: ConfigSpec) -> Result<(), HostError> {
         self.refuse_declared(handle, &spec.name)?;
         let problems = self.check_config(&spec);
         if !problems.is_empty() {
@@ -310,6 +362,7 @@ impl Host {
     /// [`HostError::Declared`], [`HostError::Refused`], or the pool's.
     pub async fn remove_config(&self, handle: &PoolHandle, name: ConfigName) -> Result<(), HostError> {
         self.refuse_declared(handle, &name)?;
+        let _changing = self.changes.lock().await;
         accepted(handle.ask(Fact::ConfigRemoved(name)).await?)?;
         Ok(())
     }
@@ -350,6 +403,12 @@ impl Host {
     fn write_pools(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<PoolName, PoolHandle>> {
         self.pools.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// The config of this name that a pool has.
+async fn config_of(handle: &PoolHandle, name: &ConfigName) -> Result<Option<ConfigSpec>, AskError> {
+    let name = name.clone();
+    handle.look(move |pool| pool.config(&name).cloned()).await
 }
 
 /// A refusal is an error here.

@@ -69,7 +69,7 @@ pub struct AwsProvider {
 struct Call<'a> {
     operation: &'static str,
     /// The server, pool or machine that it is about.
-    about: &'a dyn fmt::Display,
+    about: &'a (dyn fmt::Display + Sync),
     effect: Effect,
     /// What its errors must not repeat.
     hidden: &'a [&'a str],
@@ -133,10 +133,7 @@ impl AwsProvider {
     }
 
     /// All instances with our mark and this tag, page by page. An error on any page is an error of the whole.
-    async fn marked(&self, tag: &str, value: &str, more: Option<Filter>, about: &dyn fmt::Display) -> Result<Vec<Instance>, ProviderError>
-    where
-        Self: Sync,
-    {
+    async fn marked(&self, tag: &str, value: &str, more: Option<Filter>, about: &(dyn fmt::Display + Sync)) -> Result<Vec<Instance>, ProviderError> {
         let about = about.to_string();
         let deployment = self.deployment.to_string();
         let mut filters = vec![tag_filter(TAG_DEPLOYMENT, &deployment), tag_filter(tag, value)];

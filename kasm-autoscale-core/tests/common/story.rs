@@ -31,6 +31,8 @@ struct Story {
     cloud: BTreeMap<(String, String), Machine>,
     manual: BTreeSet<String>,
     out: String,
+    /// The blocks that are over.
+    all: String,
 }
 
 /// The story with what really happens in the place of what was expected.
@@ -44,7 +46,9 @@ pub fn told(text: &str) -> String {
         if !is_comment {
             let lines: Vec<&str> = commands.into_iter().filter(|line| !line.starts_with('#')).collect();
             let story = story.get_or_insert_with(|| Story::new(lines[0]));
+            let _ = writeln!(story.all, "{}", lines.join("\n"));
             story.block(&lines);
+            story.all.push_str(&story.out.clone());
             let happened = std::mem::take(&mut story.out);
             let _ = write!(result, "----\n{}", if happened.is_empty() { "ok\n" } else { &happened });
         }
@@ -96,26 +100,43 @@ fn config(words: &[&str]) -> ConfigSpec {
     ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
 }
 
+impl Drop for Story {
+    #[allow(clippy::print_stderr, reason = "a story that stops half-way is told as far as it went")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the story stopped after\n{}", self.all);
+        }
+    }
+}
+
 impl Story {
     fn new(first: &str) -> Self {
         let words: Vec<&str> = first.split_whitespace().collect();
         let spec = if words[0] == "pool" { pool_settings(&words) } else { pool_spec() };
-        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), out: String::new() }
+        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), out: String::new(), all: String::new() }
     }
 
     fn block(&mut self, lines: &[&str]) {
         let mut inputs = Vec::new();
-        let mut queried = false;
         for line in lines {
             let words: Vec<&str> = line.split_whitespace().collect();
-            if self.arrange(&words) {
-                queried = true;
-            } else {
+            if matches!(words[0], "time" | "crash") {
+                self.go(std::mem::take(&mut inputs));
+            }
+            if matches!(words[0], "created" | "polled") {
+                self.change_machine(&[words[2], "running", words[1], &format!("10.0.0.{}", &words[1][4..])]);
+            }
+            if !self.arrange(&words) {
                 let ticket = Some(Ticket(0));
                 inputs.extend(self.facts(words[0], &words[1..]).into_iter().map(|fact| Input { ticket, fact }));
             }
         }
-        if !inputs.is_empty() || !queried {
+        self.go(inputs);
+    }
+
+    /// One step with these facts, and all that follows from it at once.
+    fn go(&mut self, inputs: Vec<Input>) {
+        if !inputs.is_empty() {
             self.step(inputs, &[]);
             self.settle();
             self.tell_wake();
@@ -133,10 +154,7 @@ impl Story {
             "crash" => {
                 self.host.crash();
                 self.host.now = self.host.now + rest.first().map_or(Duration::ZERO, |text| span(text));
-                let introductions = self.host.introductions().into_iter().map(Input::from).collect();
-                self.step(introductions, &[]);
-                self.settle();
-                self.tell_wake();
+                self.go(self.host.introductions().into_iter().map(Input::from).collect());
             }
             "servers" => self.tell_servers(),
             "sessions" => self.tell_sessions(),
@@ -157,7 +175,6 @@ impl Story {
         let made = |text: &str| Some(MachineRef(text.into()));
         match verb {
             "pool" => vec![Fact::PoolSet(Box::new(pool_settings(words)))],
-            "step" => vec![],
             "provider" => vec![provider_known(words)],
             "config" => vec![Fact::ConfigSet(Box::new(config(words)))],
             "disable" => {

@@ -163,7 +163,7 @@ fn read_security_groups(fields: &mut Fields<'_>) -> Vec<String> {
 fn read_ebs(fields: &mut Fields<'_>) -> Option<Ebs> {
     let size_gib = fields.integer("ebs_volume_size_gib", 1..=65_536);
     let volume_type = fields.choice("ebs_volume_type", &VOLUME_TYPES);
-    let iops = fields.integer("ebs_iops", 100..=256_000);
+    let iops: Option<i32> = fields.integer("ebs_iops", 100..=256_000);
     match (volume_type, iops) {
         (Some("io1" | "io2"), None) => {
             fields.problem(Problem::new("ebs_iops", "nothing", "required with ebs_volume_type io1 and io2: 100 to 256000"));

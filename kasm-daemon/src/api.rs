@@ -1,0 +1,199 @@
+//! The HTTP API: what people and programs may ask of the host, in words of the wire.
+//!
+//! Nothing is decided here. A request is checked for who sends it ([`access`]), read ([`body`]), told to the host, and
+//! answered; every error has one shape ([`error`]). `/openapi.json` describes all of it.
+
+pub mod access;
+mod body;
+mod checkin;
+mod configs;
+mod connection;
+mod error;
+mod gate;
+mod openapi;
+mod pools;
+mod serve;
+mod servers;
+mod sessions;
+mod system;
+mod why;
+mod words;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use kasm_autoscale_core::input::{Answer, Fact};
+use kasm_autoscale_core::pool::Pool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::error::ApiError;
+use crate::auth::{Tokens, to_hex};
+use crate::driver::PoolHandle;
+use crate::host::{Host, accepted};
+
+pub use self::configs::ConfigBody;
+pub use self::pools::PoolBody;
+pub use self::serve::{ServeError, Setup, serve, serve_with};
+
+/// How long a pool may take to be looked at or to answer, before the caller is told that it is busy.
+const POOL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What the server takes and how long it waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Connections at once; the next one waits to be accepted.
+    pub connections: usize,
+    /// Requests that are worked on at once; one more is answered with 503.
+    pub requests: usize,
+    /// Requests among them that wait for a session to be placed; one more is answered at once.
+    pub waits: usize,
+    /// The line and headers of a request, in bytes.
+    pub headers: usize,
+    /// How long the line and headers of a request may take, and how long a connection may be idle.
+    pub header: Duration,
+    /// How long a body may take.
+    pub body: Duration,
+    /// How long a request may take in all.
+    pub handler: Duration,
+    /// The longest `?wait=`.
+    pub wait: Duration,
+    /// How long requests that are under way may take to end when the server stops.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            connections: 1024,
+            requests: 512,
+            waits: 256,
+            headers: 32 * 1024,
+            header: secs(15),
+            body: secs(20),
+            handler: secs(70),
+            wait: secs(60),
+            grace: secs(10),
+        }
+    }
+}
+
+/// What every request is answered with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App(Arc<Shared>);
+
+struct Shared {
+    host: Arc<Host>,
+    tokens: Tokens,
+    limits: Limits,
+    stop: CancellationToken,
+    requests: Arc<Semaphore>,
+    waits: Semaphore,
+    /// Requests that are worked on, also those whose callers have gone.
+    tasks: TaskTracker,
+    /// What makes the request ids of this run differ from those of every other.
+    run: String,
+    next_request: AtomicU64,
+    openapi: String,
+}
+
+impl App {
+    fn new(host: Arc<Host>, tokens: Tokens, limits: Limits, stop: CancellationToken, openapi: String) -> Self {
+        let mut run = [0; 4];
+        // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
+        let _ = getrandom::fill(&mut run);
+        Self(Arc::new(Shared {
+            host,
+            tokens,
+            limits,
+            stop,
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            waits: Semaphore::new(limits.waits),
+            tasks: TaskTracker::new(),
+            run: to_hex(&run),
+            next_request: AtomicU64::new(1),
+            openapi,
+        }))
+    }
+
+    fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    fn next_request_id(&self) -> String {
+        format!("req-{}-{}", self.0.run, self.0.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The pool of this name, or an error that names those that there are.
+    fn pool(&self, name: &str) -> Result<PoolHandle, ApiError> {
+        self.host().pool(name).map_err(|_| {
+            let pools = self.host().pools();
+            let names = pools.iter().map(|pool| pool.name().as_str());
+            ApiError::not_found("unknown_pool", format!("there is no pool {}; {}", words::shown(name), words::there_are(names)))
+        })
+    }
+
+    /// Looks at a pool between two steps.
+    async fn look<T: Send + 'static>(&self, pool: &PoolHandle, look: impl FnOnce(&Pool) -> T + Send + 'static) -> Result<T, ApiError> {
+        let seen = tokio::time::timeout(POOL_PATIENCE, pool.look(look)).await;
+        Ok(seen.map_err(|_| ApiError::unavailable("pool_busy", "the pool does not answer; the daemon's log says why", 5))??)
+    }
+
+    /// Tells a pool a fact, and waits until its consequences are saved.
+    async fn ask(&self, pool: &PoolHandle, fact: Fact) -> Result<Answer, ApiError> {
+        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask(fact)).await;
+        let busy = |_| ApiError::unavailable("pool_busy", "the pool does not answer; it is not known whether this will take effect", 5);
+        Ok(accepted(answer.map_err(busy)??)?)
+    }
+}
+
+/// Every route with its description.
+fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::preamble())
+        .routes(routes!(system::healthz))
+        .routes(routes!(system::openapi))
+        .routes(routes!(system::metrics))
+        .routes(routes!(checkin::set_server_status))
+        .routes(routes!(pools::list_pools, pools::create_pool))
+        .routes(routes!(pools::show_pool, pools::change_pool, pools::delete_pool))
+        .routes(routes!(configs::list_configs, configs::create_config))
+        .routes(routes!(configs::show_config, configs::change_config, configs::delete_config))
+        .routes(routes!(configs::enable_config))
+        .routes(routes!(configs::disable_config))
+        .routes(routes!(servers::list_servers))
+        .routes(routes!(servers::show_server, servers::delete_server))
+        .routes(routes!(servers::drain_server))
+        .routes(routes!(servers::undrain_server))
+        .routes(routes!(sessions::list_sessions, sessions::create_session))
+        .routes(routes!(sessions::show_session, sessions::end_session))
+        .routes(routes!(sessions::keep_session_alive))
+        .routes(routes!(why::why))
+        .routes(routes!(why::events))
+}
+
+/// The OpenAPI 3.1 document, as `/openapi.json` serves it.
+pub fn openapi_json() -> String {
+    let (_, mut document) = described().split_for_parts();
+    openapi::add_roles(&mut document);
+    // It is made of texts and maps of texts, which always have a JSON form.
+    document.to_json().unwrap_or_default()
+}
+
+/// Everything that is served: the API behind its table of roles, and beside it `pages`, which ask for nothing.
+fn router(app: &App, pages: Router) -> Router {
+    let (api, _) = described().split_for_parts();
+    let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
+    let all = authorized.merge(pages).fallback(gate::no_such_route);
+    all.layer(from_fn(gate::harden)).layer(from_fn_with_state(app.clone(), gate::observe))
+}

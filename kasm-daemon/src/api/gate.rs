@@ -1,0 +1,210 @@
+//! What every request passes: limits, the log, the check of its token, the shape of its errors, the headers of its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::access::{Access, access};
+use super::error::ApiError;
+use crate::auth::{Caller, Role};
+
+/// The header that carries the request's id.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The outermost layer. It works a request off within its limits, gives errors their shape, and writes the log line.
+pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let clock = app.host().world().clock;
+    let started = clock.now();
+    let id = app.next_request_id();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    // Without the query: it may hold a check-in token.
+    let path = request.uri().path().to_owned();
+
+    let response = if route == "/healthz" { next.run(request).await } else { within_limits(&app, request, next).await };
+    let caller = response.extensions().get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();
+    let mut response = shaped(response, &id);
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+
+    let (status, took) = (response.status(), clock.now().since(started));
+    if route == "/healthz" {
+        tracing::debug!(%method, %route, status = status.as_u16(), ?took, id, "request");
+    } else if method != Method::GET && status.is_success() && !caller.is_empty() {
+        // Whatever succeeded named things that exist: the path holds names and ids, and no text of a stranger's choice.
+        tracing::info!(%method, %route, status = status.as_u16(), ?took, token = ?caller, id, ?path, "request");
+    } else {
+        tracing::info!(%method, %route, status = status.as_u16(), ?took, token = ?caller, id, "request");
+    }
+    response
+}
+
+/// Works a request off on a task of its own: a caller who hangs up does not leave a change half done, and a panic is one
+/// answer of 500.
+async fn within_limits(app: &App, request: Request, next: Next) -> Response {
+    let Ok(permit) = Arc::clone(&app.0.requests).try_acquire_owned() else {
+        return ApiError::unavailable("too_many_requests", "too many requests at once; try again", 1).into_response();
+    };
+    let work = app.0.tasks.spawn(async move {
+        let response = next.run(request).await;
+        drop(permit);
+        response
+    });
+    match tokio::time::timeout(app.limits().handler, work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the daemon failed; its log says why, under this request id").into_response(),
+        Err(_) => ApiError::unavailable("timeout", "the request took too long; it is not known whether it took effect", 5).into_response(),
+    }
+}
+
+/// The answer, its error in our shape whoever made it.
+fn shaped(mut response: Response, id: &str) -> Response {
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        return error.render(id);
+    }
+    let status = response.status();
+    if status.as_u16() < 400 || is_html(response.headers()) {
+        return response;
+    }
+    let allow = response.headers_mut().remove(header::ALLOW);
+    let (code, message) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => {
+            let allowed = allow.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+            ("method_not_allowed", format!("this route has no such method; it has {allowed}"))
+        }
+        StatusCode::BAD_REQUEST => ("bad_request", "the path cannot be read: percent encoding of UTF-8 is expected".to_owned()),
+        _ => ("error", status.canonical_reason().unwrap_or("the request failed").to_owned()),
+    };
+    let mut shaped = ApiError::new(status, code, message).render(id);
+    if let Some(allow) = allow {
+        shaped.headers_mut().insert(header::ALLOW, allow);
+    }
+    shaped
+}
+
+fn is_html(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}
+
+/// Headers that keep browsers from guessing, framing, storing and passing on. A page may set its own.
+pub(super) async fn harden(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Lets a request through to its route if its caller has a role that may call it. What is not in the table is refused.
+pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
+    let roles = match wanted {
+        None => return ApiError::new(StatusCode::FORBIDDEN, "forbidden", "nobody may call this route").into_response(),
+        Some(Access::Public | Access::CheckIn) => return next.run(request).await,
+        Some(Access::Roles(roles)) => roles,
+    };
+    let caller = match identify(&app, request.headers()) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let mut response = if roles.contains(&caller.role) {
+        request.extensions_mut().insert(caller.clone());
+        next.run(request).await
+    } else {
+        forbidden(&caller, roles).into_response()
+    };
+    response.extensions_mut().insert(caller);
+    response
+}
+
+fn forbidden(caller: &Caller, roles: &[Role]) -> ApiError {
+    let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+    let message = format!("this needs a token with the role {}; token {:?} has the role {}", needed.join(" or "), caller.name, caller.role);
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
+}
+
+/// Who is calling, by the token in `Authorization`.
+fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    if app.0.tokens.is_open() {
+        return if is_local(headers) { Ok(Caller::anybody()) } else { Err(not_local()) };
+    }
+    let missing = || ApiError::unauthorized("no_token", "an API token is needed: Authorization: Bearer TOKEN", "Bearer realm=\"kasm-autoscale\"");
+    let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
+    let (scheme, token) = given.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    let unknown = || ApiError::unauthorized("invalid_token", "this API token is not accepted", "Bearer realm=\"kasm-autoscale\", error=\"invalid_token\"");
+    app.0.tokens.holder(token.trim()).ok_or_else(unknown)
+}
+
+fn not_local() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "not_local", "no tokens are set up, so only requests from pages and programs of this machine are answered: Host and Origin must name it")
+}
+
+/// Whether a request without a token is meant for this machine by somebody on it. A web page from elsewhere can make a
+/// browser on this machine send requests here; their `Origin`, or after a DNS rebinding their `Host`, gives them away.
+fn is_local(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).map(|value| value.to_str().unwrap_or_default());
+    let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default());
+    host.is_none_or(is_loopback) && origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)))
+}
+
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whatever has no route.
+pub(super) async fn no_such_route() -> ApiError {
+    ApiError::not_found("no_such_route", "there is no such route; /openapi.json lists them")
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
+        let nobody = || ApiError::new(StatusCode::FORBIDDEN, "forbidden", "nobody may call this route");
+        parts.extensions.get::<Self>().cloned().ok_or_else(nobody)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        list.iter().map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.1", "[::1]:80", "LOCALHOST"] {
+            assert!(is_local(&headers(&[("host", host)])), "{host}");
+        }
+        for host in ["example.org", "127.0.0.1.example.org", "10.0.0.1:80", "[2001:db8::1]:80", "", "localhost.example.org"] {
+            assert!(!is_local(&headers(&[("host", host)])), "{host}");
+        }
+        assert!(is_local(&headers(&[("host", "localhost"), ("origin", "http://127.0.0.1:8080")])));
+        for origin in ["null", "https://example.org", "http://localhost.example.org:80", ""] {
+            assert!(!is_local(&headers(&[("host", "localhost"), ("origin", origin)])), "{origin}");
+        }
+    }
+}

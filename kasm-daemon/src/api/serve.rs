@@ -1,0 +1,143 @@
+//! Listens, and serves every connection within its limits until it is told to stop.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{App, Limits, openapi_json, router};
+use crate::auth::Tokens;
+use crate::host::Host;
+
+/// How long to wait before accepting again after the system could not, as when it has no more file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Why the API is not served.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Without tokens everybody who reaches the address would be an admin.
+    #[error("without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens")]
+    OpenBeyondLoopback(SocketAddr),
+    /// The listener is no good.
+    #[error("the listener failed: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// What is served.
+pub struct Setup {
+    /// What is asked.
+    pub host: Arc<Host>,
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// How much at once, and for how long.
+    pub limits: Limits,
+    /// Further routes, which ask for no token: pages, which bring their visitor's token themselves when they call the API.
+    pub pages: Router,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("tokens", &self.tokens).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Serves the API on a listener until `stop`, then ends the requests that are under way.
+///
+/// # Errors
+/// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
+pub async fn serve(host: Arc<Host>, tokens: Tokens, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+    serve_with(Setup { host, tokens, limits: Limits::default(), pages: Router::new() }, listener, stop).await
+}
+
+/// As [`serve`], with limits and pages of one's own.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+    let Setup { host, tokens, limits, pages } = setup;
+    let address = listener.local_addr()?;
+    if tokens.is_open() && !address.ip().to_canonical().is_loopback() {
+        return Err(ServeError::OpenBeyondLoopback(address));
+    }
+    let app = App::new(host, tokens, limits, stop.clone(), openapi_json());
+    let router = router(&app, pages);
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
+    // Ends what has not ended by itself.
+    let abort = CancellationToken::new();
+    tracing::info!(%address, "serving the API");
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, stream) = tokio::select! {
+            () = stop.cancelled() => break,
+            (place, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (place, stream),
+                Err(error) => {
+                    tracing::warn!(%error, "no connection could be accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            },
+        };
+        let (router, stop, abort) = (router.clone(), stop.clone(), abort.clone());
+        connections.spawn(async move {
+            tokio::select! {
+                () = abort.cancelled() => {}
+                () = converse(stream, router, limits, stop) => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    app.0.tasks.close();
+    let ended = async {
+        connections.wait().await;
+        app.0.tasks.wait().await;
+    };
+    if tokio::time::timeout(limits.grace, ended).await.is_err() {
+        abort.cancel();
+        tracing::warn!("requests that did not end in time were broken off");
+    }
+    Ok(())
+}
+
+/// Serves one connection. What goes wrong with it is its client's business and ends it, no more.
+async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
+    // Answers are small and whole: nothing is gained by waiting for more.
+    let _ = stream.set_nodelay(true);
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_header_size(limits.headers)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = pin!(served);
+    let stopped = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let ended = match stopped {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

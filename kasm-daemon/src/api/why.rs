@@ -1,0 +1,253 @@
+//! What was decided, and why.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use kasm_autoscale_core::pool::Pool;
+use kasm_autoscale_core::report::{BackoffReport, ConfigReport, PhaseCounts, Supply};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::App;
+use super::body::Params;
+use super::error::{ApiError, ErrorBody};
+use super::servers::PAGE_MAX;
+use super::words::told;
+use crate::clock::rfc3339;
+use crate::driver::PoolHandle;
+use crate::store::StoredEvent;
+
+/// How many of the last events are shown unless the caller says otherwise.
+const EVENTS: u32 = 50;
+
+/// How a pool stands, and why it last did or did not act.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WhyView {
+    /// The pool.
+    pub pool: String,
+    /// When this was so.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// Requests that wait.
+    pub waiting: u32,
+    /// Sessions that are active.
+    pub sessions: u32,
+    /// Its configs, those on their way out included.
+    pub configs: Vec<ConfigWhy>,
+    /// Machines with our mark that no server knows. They are deleted when a second look shows them again.
+    pub orphans: Vec<String>,
+    /// The latest events, the latest first.
+    pub events: Vec<EventView>,
+}
+
+/// How a config stands, and what it last decided.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ConfigWhy {
+    /// Its name.
+    pub config: String,
+    /// Whether it is enabled.
+    pub enabled: bool,
+    /// Whether it is on its way out.
+    pub removed: bool,
+    /// Its zone.
+    pub zone: String,
+    /// Its provider.
+    pub provider: String,
+    /// Its edition.
+    pub generation: u32,
+    /// Its servers by phase.
+    pub servers: PhasesView,
+    /// Active sessions on them.
+    pub sessions: u32,
+    /// What there is against what there is to be.
+    pub supply: SupplyView,
+    /// What it last decided.
+    pub decision: DecisionView,
+    /// What it backs off from.
+    pub backoffs: Vec<BackoffView>,
+    /// Servers born with an earlier edition of the config.
+    pub out_of_date: Vec<String>,
+}
+
+/// Servers by phase.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PhasesView {
+    /// Being asked for.
+    pub creating: u32,
+    /// Booting.
+    pub starting: u32,
+    /// Ready for users.
+    pub ready: u32,
+    /// Taking no new sessions.
+    pub draining: u32,
+    /// Being deleted.
+    pub deleting: u32,
+}
+
+impl From<PhaseCounts> for PhasesView {
+    fn from(counts: PhaseCounts) -> Self {
+        let PhaseCounts { creating, starting, ready, draining, deleting } = counts;
+        Self { creating, starting, ready, draining, deleting }
+    }
+}
+
+/// The sessions of a config.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SupplyView {
+    /// Free on servers that are ready.
+    pub free: u32,
+    /// To be brought by servers which are being made.
+    pub coming: u32,
+    /// How many are to be free.
+    pub target: u32,
+}
+
+impl From<Supply> for SupplyView {
+    fn from(supply: Supply) -> Self {
+        Self { free: supply.free, coming: supply.coming, target: supply.target }
+    }
+}
+
+/// A decision.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DecisionView {
+    /// When the config came to it.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// For people.
+    pub words: String,
+    /// For programs: an object whose `decision` names its kind, with the numbers beside it.
+    #[schema(value_type = Object)]
+    pub value: Value,
+}
+
+/// Failures that a config backs off from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BackoffView {
+    /// What kind, in words.
+    pub kind: String,
+    /// How many failed in a row.
+    pub failures: u32,
+    /// When the last one did.
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// No further try before this.
+    #[schema(format = DateTime)]
+    pub until: String,
+    /// The last error.
+    pub error: String,
+}
+
+impl From<BackoffReport> for BackoffView {
+    fn from(report: BackoffReport) -> Self {
+        let backoff = report.backoff;
+        Self { kind: report.kind.to_string(), failures: backoff.failures, since: rfc3339(backoff.since), until: rfc3339(backoff.until), error: backoff.error }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventView {
+    /// Its number, rising with time.
+    pub number: i64,
+    /// When.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// For people.
+    pub words: String,
+    /// For programs: an object whose `event` names its kind, with the facts beside it.
+    #[schema(value_type = Object)]
+    pub value: Value,
+}
+
+impl From<StoredEvent> for EventView {
+    fn from(stored: StoredEvent) -> Self {
+        let (words, value) = told(&stored.event.what);
+        Self { number: stored.number, at: rfc3339(stored.event.at), words, value }
+    }
+}
+
+/// Some events of a pool.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EventList {
+    /// The latest first.
+    pub events: Vec<EventView>,
+    /// The `before` of the next page, if there may be one.
+    pub next: Option<i64>,
+}
+
+impl From<ConfigReport> for ConfigWhy {
+    fn from(report: ConfigReport) -> Self {
+        let (words, value) = told(&report.decision);
+        Self {
+            config: report.config.to_string(),
+            enabled: report.enabled,
+            removed: report.removed,
+            zone: report.zone.to_string(),
+            provider: report.provider.to_string(),
+            generation: report.generation,
+            servers: report.servers.into(),
+            sessions: report.sessions,
+            supply: report.supply.into(),
+            decision: DecisionView { at: rfc3339(report.decided_at), words, value },
+            backoffs: report.backoffs.into_iter().map(BackoffView::from).collect(),
+            out_of_date: report.out_of_date.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+async fn stored(app: &App, pool: &PoolHandle, before: Option<i64>, limit: u32) -> Result<Vec<EventView>, ApiError> {
+    let events = app.host().world().store.events(pool.id(), before, limit).await?;
+    Ok(events.into_iter().map(EventView::from).collect())
+}
+
+/// Why a pool does what it does
+#[utoipa::path(get, path = "/v1/pools/{pool}/why", tag = "decisions",
+    params(
+        ("pool" = String, Path, description = "The pool's name."),
+        ("limit" = Option<u32>, Query, minimum = 0, maximum = 1000, description = "How many of the latest events; 50 unless said otherwise."),
+    ),
+    responses(
+        (status = 200, description = "The pool's report.", body = WhyView),
+        (status = 404, description = "There is no such pool.", body = ErrorBody),
+        (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
+    ))]
+pub(super) async fn why(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<WhyView>, ApiError> {
+    let limit = params.integer("limit", 0..=PAGE_MAX).unwrap_or(EVENTS);
+    params.finish()?;
+    let pool = app.pool(&pool)?;
+    let report = app.look(&pool, Pool::report).await?;
+    let at = rfc3339(app.host().world().clock.now());
+    Ok(Json(WhyView {
+        pool: report.pool.to_string(),
+        at,
+        waiting: report.waiting,
+        sessions: report.sessions,
+        configs: report.configs.into_iter().map(ConfigWhy::from).collect(),
+        orphans: report.orphans.iter().map(ToString::to_string).collect(),
+        events: stored(&app, &pool, None, limit).await?,
+    }))
+}
+
+/// What happened in a pool
+#[utoipa::path(get, path = "/v1/pools/{pool}/events", tag = "decisions",
+    params(
+        ("pool" = String, Path, description = "The pool's name."),
+        ("before" = Option<i64>, Query, description = "Only those with a lower number: the `next` of the page before."),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 50 unless said otherwise."),
+    ),
+    responses(
+        (status = 200, description = "The events.", body = EventList),
+        (status = 404, description = "There is no such pool.", body = ErrorBody),
+        (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
+    ))]
+pub(super) async fn events(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<EventList>, ApiError> {
+    let before = params.number("before");
+    let limit = params.integer("limit", 1..=PAGE_MAX).unwrap_or(EVENTS);
+    params.finish()?;
+    let pool = app.pool(&pool)?;
+    let events = stored(&app, &pool, before, limit).await?;
+    let full = u32::try_from(events.len()).is_ok_and(|count| count == limit);
+    let next = events.last().map(|event| event.number).filter(|_| full);
+    Ok(Json(EventList { events, next }))
+}
