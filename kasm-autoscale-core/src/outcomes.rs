@@ -92,10 +92,15 @@ impl State {
         if self.servers[&id].machine.is_some() {
             return;
         }
-        self.edit_server(id, |server| server.machine = Some(machine));
         let now = self.now;
+        self.edit_server(id, |server| {
+            server.machine = Some(machine);
+            server.named_at = now;
+        });
         match self.servers[&id].phase {
             Phase::Creating { deadline, .. } => {
+                // However it was found out: a machine was made.
+                self.forgive_create(self.servers[&id].config);
                 self.enter_phase(id, Phase::Starting { deadline, running: false, answered: false, probe_at: now }, None);
             }
             Phase::Deleting { .. } => self.edit_deletion(id, |call, _, next_at| {
@@ -173,9 +178,9 @@ impl State {
                 }
             }
             Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => self.remove_server(id, None),
-            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.created_at + lag => self.remove_server(id, None),
+            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.named_at + lag => self.remove_server(id, None),
             Phase::Deleting { call, .. } => {
-                let proof = if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.created_at + lag };
+                let proof = if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.named_at + lag };
                 let again = proof.min(now + self.poll_busy(id)).max(now);
                 self.edit_deletion(id, |_, _, next_at| *next_at = again);
             }
@@ -408,7 +413,7 @@ impl State {
     /// What a complete listing that began at `began` did not show.
     fn conclude_absence(&mut self, name: &ProviderName, began: Timestamp, lag: core::time::Duration, seen: &BTreeSet<MachineRef>) {
         let of_provider = |state: &Self, server: &Server| state.born_with(server).provider == *name;
-        let visible = |server: &Server| began >= server.created_at + lag;
+        let visible = |server: &Server| began >= server.named_at + lag;
         let missing = |server: &Server| server.machine.as_ref().is_some_and(|machine| !seen.contains(machine));
         let absent: Vec<ServerId> = self.servers.values().filter(|server| missing(server) && visible(server) && of_provider(self, server)).map(|server| server.id).collect();
         for id in absent {

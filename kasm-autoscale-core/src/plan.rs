@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::num::NonZeroU32;
 
 use crate::capacity::{Limits, allowed, queue_share, servers_for, short, surplus_servers};
-use crate::command::Action;
+use crate::command::{Action, Outcome};
 use crate::id::{ConfigId, ProviderName, ServerId, ZoneName};
 use crate::report::{BackoffKind, Decision, Supply, Waiting, What};
 use crate::row::{RowKey, Surplus};
@@ -146,6 +146,7 @@ impl State {
             sessions: 0,
             busy: None,
             absent: 0,
+            named_at: Timestamp::default(),
         };
         let what = What::Server { server: server.id, config: config.spec().name.clone(), phase: server.phase.kind(), why: None };
         self.row.next_server += 1;
@@ -293,14 +294,15 @@ impl State {
 
     fn list_provider(&mut self, name: ProviderName, busy: bool) {
         let now = self.now;
-        let Some(provider) = self.providers.get_mut(&name) else { return };
-        let Some(capabilities) = &provider.capabilities else { return };
-        if let Some(listing) = provider.listing {
+        if let Some(listing) = self.providers.get(&name).and_then(|provider| provider.listing) {
             if listing.until > now {
                 return;
             }
-            self.in_flight.remove(&listing.command);
+            // The host has forgotten it.
+            self.finished(listing.command, Outcome::Lost);
         }
+        let Some(provider) = self.providers.get(&name) else { return };
+        let Some(capabilities) = &provider.capabilities else { return };
         // `list_at` is set for the busy pace; an idle provider is left alone for longer.
         let idle_for = if busy || !provider.observed || provider.failures > 0 { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
         if provider.list_at + idle_for > now {

@@ -235,6 +235,7 @@ impl State {
             return Err(RestoreError::SlotTwice(*other, server.id));
         }
         let now = self.now;
+        server.named_at = now;
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended
         {

@@ -1,7 +1,7 @@
 //! The HTTP API: what people and programs may ask of the host, in words of the wire.
 //!
-//! Nothing is decided here. A request is checked for who sends it ([`access`]), read ([`body`]), told to the host, and
-//! answered; every error has one shape ([`error`]). `/openapi.json` describes all of it.
+//! Nothing is decided here. A request is checked for who sends it ([`access`]), read, told to the host, and
+//! answered; every error has one shape ([`wire::ErrorBody`]). `/openapi.json` describes all of it.
 
 pub mod access;
 mod body;
@@ -38,9 +38,19 @@ use crate::auth::{Tokens, to_hex};
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
 
-pub use self::configs::ConfigBody;
-pub use self::pools::PoolBody;
 pub use self::serve::{ServeError, Setup, serve, serve_with};
+
+/// What stands on the wire. The host knows nothing of these.
+pub mod wire {
+    pub use super::checkin::{ProgressBody, ServerStatusBody};
+    pub use super::configs::{ConfigBody, ConfigGoing, ConfigList, ConfigView};
+    pub use super::connection::{ConnectionView, Revealed};
+    pub use super::error::{ErrorBody, ErrorDetail, ProblemView};
+    pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
+    pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
+    pub use super::sessions::{SessionBody, SessionList, SessionView};
+    pub use super::why::{BackoffView, ConfigWhy, DecisionView, EventList, EventView, PhasesView, SupplyView, WhyView};
+}
 
 /// How long a pool may take to be looked at or to answer, before the caller is told that it is busy.
 const POOL_PATIENCE: Duration = Duration::from_secs(15);
@@ -56,10 +66,12 @@ pub struct Limits {
     pub waits: usize,
     /// The line and headers of a request, in bytes.
     pub headers: usize,
+    /// The body of a request that may hold a config, in bytes. Other bodies may have 16 KiB.
+    pub body: usize,
     /// How long the line and headers of a request may take, and how long a connection may be idle.
-    pub header: Duration,
+    pub header_time: Duration,
     /// How long a body may take.
-    pub body: Duration,
+    pub body_time: Duration,
     /// How long a request may take in all.
     pub handler: Duration,
     /// The longest `?wait=`.
@@ -76,8 +88,9 @@ impl Default for Limits {
             requests: 512,
             waits: 256,
             headers: 32 * 1024,
-            header: secs(15),
-            body: secs(20),
+            body: 1024 * 1024,
+            header_time: secs(15),
+            body_time: secs(20),
             handler: secs(70),
             wait: secs(60),
             grace: secs(10),
@@ -140,20 +153,35 @@ impl App {
         self.host().pool(name).map_err(|_| {
             let pools = self.host().pools();
             let names = pools.iter().map(|pool| pool.name().as_str());
-            ApiError::not_found("unknown_pool", format!("there is no pool {}; {}", words::shown(name), words::there_are(names)))
+            ApiError::not_found(
+                "unknown_pool",
+                format!("there is no pool {}; {}", words::shown(name), words::there_are(names)),
+            )
         })
     }
 
     /// Looks at a pool between two steps.
-    async fn look<T: Send + 'static>(&self, pool: &PoolHandle, look: impl FnOnce(&Pool) -> T + Send + 'static) -> Result<T, ApiError> {
+    async fn look<T: Send + 'static>(
+        &self,
+        pool: &PoolHandle,
+        look: impl FnOnce(&Pool) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let seen = tokio::time::timeout(POOL_PATIENCE, pool.look(look)).await;
-        Ok(seen.map_err(|_| ApiError::unavailable("pool_busy", "the pool does not answer; the daemon's log says why", 5))??)
+        Ok(seen.map_err(|_| {
+            ApiError::unavailable("pool_busy", "the pool does not answer; the daemon's log says why", 5)
+        })??)
     }
 
     /// Tells a pool a fact, and waits until its consequences are saved.
     async fn ask(&self, pool: &PoolHandle, fact: Fact) -> Result<Answer, ApiError> {
         let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask(fact)).await;
-        let busy = |_| ApiError::unavailable("pool_busy", "the pool does not answer; it is not known whether this will take effect", 5);
+        let busy = |_| {
+            ApiError::unavailable(
+                "pool_busy",
+                "the pool does not answer; it is not known whether this will take effect",
+                5,
+            )
+        };
         Ok(accepted(answer.map_err(busy)??)?)
     }
 }
@@ -195,5 +223,5 @@ fn router(app: &App, pages: Router) -> Router {
     let (api, _) = described().split_for_parts();
     let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
     let all = authorized.merge(pages).fallback(gate::no_such_route);
-    all.layer(from_fn(gate::harden)).layer(from_fn_with_state(app.clone(), gate::observe))
+    all.layer(from_fn_with_state(app.clone(), gate::observe)).layer(from_fn(gate::harden))
 }

@@ -114,11 +114,11 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
     let (id, name) = (pool.spec().id, pool.spec().name.clone());
     let driver = Driver {
         pool,
-        world,
         messages,
         outcomes: mailbox.downgrade(),
         events: events.clone(),
-        limits: Arc::new(Limits::default()),
+        turns: Arc::new(Turns::new(world.calls)),
+        world,
         commands: TaskTracker::new(),
         stop: stop.clone(),
         pending: Vec::new(),
@@ -131,15 +131,32 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
     PoolHandle { id, name, mailbox, events, stop }
 }
 
-/// How many calls may be under way at once, so that a burst of commands neither floods a provider nor this machine.
-struct Limits {
+/// How many calls of a pool may be under way at once, so that a burst of commands neither floods a provider nor this machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CallLimits {
+    /// Calls to providers.
+    pub calls: u32,
+    /// Probes of connection ports.
+    pub probes: u32,
+    /// How long a pool that stops waits for those under way.
+    pub grace: Duration,
+}
+
+impl Default for CallLimits {
+    fn default() -> Self {
+        Self { calls: 32, probes: 200, grace: Duration::from_secs(5) }
+    }
+}
+
+struct Turns {
     calls: Semaphore,
     probes: Semaphore,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { calls: Semaphore::new(64), probes: Semaphore::new(256) }
+impl Turns {
+    fn new(limits: CallLimits) -> Self {
+        let places = |count| Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS));
+        Self { calls: places(limits.calls), probes: places(limits.probes) }
     }
 }
 
@@ -149,7 +166,7 @@ struct Driver {
     messages: mpsc::Receiver<Message>,
     outcomes: mpsc::WeakSender<Message>,
     events: broadcast::Sender<Event>,
-    limits: Arc<Limits>,
+    turns: Arc<Turns>,
     commands: TaskTracker,
     stop: CancellationToken,
     /// Facts for the next step.
@@ -184,7 +201,7 @@ impl Driver {
         }
         // Calls under way may finish or not: either way the next start looks at what there is.
         self.commands.close();
-        drop(tokio::time::timeout(Duration::from_secs(5), self.commands.wait()).await);
+        drop(tokio::time::timeout(self.world.calls.grace, self.commands.wait()).await);
     }
 
     fn introduce_providers(&mut self) {
@@ -281,11 +298,11 @@ impl Driver {
     }
 
     fn carry_out(&self, command: Command) {
-        let (world, limits, outcomes) = (self.world.clone(), self.limits.clone(), self.outcomes.clone());
+        let (world, turns, outcomes) = (self.world.clone(), self.turns.clone(), self.outcomes.clone());
         let pool = self.pool.spec().id;
         self.commands.spawn(async move {
             let started = world.clock.now();
-            let outcome = timed(pool, &command, &world, &limits).await;
+            let outcome = timed(pool, &command, &world, &turns).await;
             let provider = command.action.provider().map_or("", |name| name.as_str());
             world.metrics.called(provider, command.action.verb(), outcome.word(), world.clock.now().since(started));
             tracing::debug!(%provider, verb = command.action.verb(), outcome = outcome.word(), error = outcome.error(), "call");
@@ -311,8 +328,8 @@ impl Driver {
 }
 
 /// Carries a command out within its time, once it is its turn.
-async fn timed(pool: PoolId, command: &Command, world: &World, limits: &Limits) -> Outcome {
-    let turn = if matches!(command.action, Action::Probe { .. }) { &limits.probes } else { &limits.calls };
+async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) -> Outcome {
+    let turn = if matches!(command.action, Action::Probe { .. }) { &turns.probes } else { &turns.calls };
     let Ok(Ok(_turn)) = tokio::time::timeout(command.timeout, turn.acquire()).await else {
         return not_sent(&command.action);
     };

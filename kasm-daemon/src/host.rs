@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::driver::{AskError, PoolHandle, spawn};
+use crate::driver::{AskError, CallLimits, PoolHandle, spawn};
+use crate::file::DeclaredPool;
 use crate::metrics::Metrics;
 use crate::store::{Declared, Store, StoreError};
 
@@ -36,6 +37,8 @@ pub struct World {
     pub key: DeploymentKey,
     /// Counts.
     pub metrics: Metrics,
+    /// How many calls of each pool may be under way at once.
+    pub calls: CallLimits,
 }
 
 impl World {
@@ -65,15 +68,6 @@ impl Providers for Registry {
     fn provider(&self, name: &ProviderName) -> Option<Arc<dyn VmProvider>> {
         self.0.get(name).cloned()
     }
-}
-
-/// A pool that the config file declares.
-#[derive(Clone, Debug)]
-pub struct DeclaredPool {
-    /// Its settings, as [`PoolSpec::from_json`] reads them.
-    pub settings: JsonObject,
-    /// Its configs.
-    pub configs: Vec<ConfigSpec>,
 }
 
 /// Why something asked of the host was not done.
@@ -173,7 +167,7 @@ impl Host {
     }
 
     async fn declare(&mut self, pool: &DeclaredPool, before: &Declared) -> Result<(), HostError> {
-        let name = pool_name(&pool.settings)?;
+        let name = pool.name.clone();
         let handle = match self.pool(name.as_str()) {
             Ok(handle) => {
                 let spec = self.spec_of(&handle, &pool.settings)?;

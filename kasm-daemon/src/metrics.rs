@@ -141,7 +141,7 @@ impl Metrics {
         self.show(reports);
         let mut text = String::new();
         // Writing to a string does not fail.
-        drop(encode(&mut text, &self.registry));
+        let _ = encode(&mut text, &self.registry);
         text
     }
 

@@ -32,8 +32,8 @@ use base64::prelude::BASE64_STANDARD;
 use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{DeploymentId, PoolId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, Progress, ProviderError, ServerSpec,
-    VmProvider,
+    Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, Progress, ProviderError,
+    ServerSpec, VmProvider,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -92,10 +92,15 @@ impl AwsProvider {
     }
 
     /// Waits for an answer, logs the call and puts an error into the core's terms.
-    async fn observed<T, E>(&self, call: Call<'_>, answer: impl Future<Output = Result<T, SdkError<E>>>) -> Result<T, ProviderError>
+    async fn observed<T, E>(
+        &self,
+        call: Call<'_>,
+        answer: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, ProviderError>
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
+        #[expect(clippy::disallowed_methods, reason = "for the log alone; nothing is decided by it")]
         let started = Instant::now();
         let answer = answer.await;
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -125,7 +130,10 @@ impl AwsProvider {
         let image = images.images().iter().find(|image| image.image_id() == Some(ami));
         let device = image.and_then(|image| image.root_device_name()).filter(|name| !name.is_empty());
         let Some(device) = device else {
-            return Err(refused("InvalidAMIID.NotFound", &format!("EC2 names no root device of image {ami}; set root_device_name")));
+            return Err(refused(
+                "InvalidAMIID.NotFound",
+                &format!("EC2 names no root device of image {ami}; set root_device_name"),
+            ));
         };
         let mut known = self.root_devices.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(ami.to_owned(), device.to_owned());
@@ -133,7 +141,13 @@ impl AwsProvider {
     }
 
     /// All instances with our mark and this tag, page by page. An error on any page is an error of the whole.
-    async fn marked(&self, tag: &str, value: &str, more: Option<Filter>, about: &(dyn fmt::Display + Sync)) -> Result<Vec<Instance>, ProviderError> {
+    async fn marked(
+        &self,
+        tag: &str,
+        value: &str,
+        more: Option<Filter>,
+        about: &(dyn fmt::Display + Sync),
+    ) -> Result<Vec<Instance>, ProviderError> {
         let about = about.to_string();
         let deployment = self.deployment.to_string();
         let mut filters = vec![tag_filter(TAG_DEPLOYMENT, &deployment), tag_filter(tag, value)];
@@ -146,7 +160,9 @@ impl AwsProvider {
             let call = Call { operation: "DescribeInstances", about: &about, effect: Effect::Reads, hidden: &[] };
             let page = self.observed(call, request.send()).await?;
             let token = page.next_token().filter(|token| !token.is_empty()).map(ToOwned::to_owned);
-            instances.extend(page.reservations.unwrap_or_default().into_iter().flat_map(|one| one.instances.unwrap_or_default()));
+            instances.extend(
+                page.reservations.unwrap_or_default().into_iter().flat_map(|one| one.instances.unwrap_or_default()),
+            );
             if token.is_none() {
                 return Ok(instances);
             }
@@ -234,7 +250,8 @@ impl VmProvider for AwsProvider {
         // Interceptors of this kind run before the request is signed.
         let request = request.customize().map_request(move |mut request| {
             let body = request.body().bytes().and_then(|bytes| str::from_utf8(bytes).ok());
-            let body = overrides.apply(body.ok_or_else(|| std::io::Error::other("the SDK wrote a body that is no text"))?);
+            let body =
+                overrides.apply(body.ok_or_else(|| std::io::Error::other("the SDK wrote a body that is no text"))?);
             request.headers_mut().insert("content-length", body.len().to_string());
             *request.body_mut() = body.into();
             Ok::<_, std::io::Error>(request)
@@ -258,7 +275,8 @@ impl VmProvider for AwsProvider {
         let pool = tag_filter(TAG_POOL, &server.pool.to_string());
         let mut instances = self.marked(TAG_SERVER, &server.uuid(), Some(pool), server).await?;
         // The oldest of two, should there ever be two: the core sees the other one in its lists.
-        instances.sort_by_key(|one| (one.launch_time().map(|time| time.secs()), one.instance_id().map(ToOwned::to_owned)));
+        instances
+            .sort_by_key(|one| (one.launch_time().map(|time| time.secs()), one.instance_id().map(ToOwned::to_owned)));
         let mut machines: Vec<Machine> = instances.iter().filter_map(|instance| self.machine(instance)).collect();
         machines.sort_by_key(|machine| machine.state == MachineState::Deleted);
         Ok(machines.into_iter().next())
@@ -268,7 +286,8 @@ impl VmProvider for AwsProvider {
         // Not filtered by state on EC2's side: a state that is new to us would be taken for absence.
         let instances = self.marked(TAG_POOL, &pool.to_string(), None, pool).await?;
         let machines = instances.iter().filter_map(|instance| self.machine(instance));
-        let machines = machines.filter(|machine| machine.state != MachineState::Deleted || machine.fault.is_some()).collect();
+        let machines =
+            machines.filter(|machine| machine.state != MachineState::Deleted || machine.fault.is_some()).collect();
         Ok(Listing { machines, complete: true })
     }
 
@@ -291,6 +310,9 @@ impl VmProvider for AwsProvider {
 
 impl fmt::Debug for AwsProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsProvider").field("settings", &self.settings).field("deployment", &self.deployment).finish_non_exhaustive()
+        f.debug_struct("AwsProvider")
+            .field("settings", &self.settings)
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
     }
 }

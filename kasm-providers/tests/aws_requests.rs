@@ -57,7 +57,10 @@ async fn created(stub: &Stub, machine: &Value) -> Request {
     assert_eq!(request.headers["content-length"], request.body.len().to_string());
     assert_eq!(request.headers["x-amz-security-token"], SESSION_TOKEN);
     assert!(signature::is_signed(&request, SECRET_KEY), "{request:?}");
-    assert!(!signature::is_signed(&Request { body: format!("{}&DryRun=true", request.body), ..request.clone() }, SECRET_KEY));
+    assert!(!signature::is_signed(
+        &Request { body: format!("{}&DryRun=true", request.body), ..request.clone() },
+        SECRET_KEY
+    ));
     request
 }
 
@@ -81,6 +84,7 @@ async fn a_create_is_one_marked_machine() {
     let stub = ec2();
     let request = created(&stub, &machine()).await;
     let server = key(1, 1);
+    let (name, uuid) = (server.machine_name(), server.uuid());
     let mut form = request.form();
     form.retain(|key, _| !key.starts_with("TagSpecification"));
     let user_data = form.remove("UserData").expect("user data");
@@ -92,7 +96,7 @@ async fn a_create_is_one_marked_machine() {
         ("InstanceType", "m7i.large"),
         ("MinCount", "1"),
         ("MaxCount", "1"),
-        ("ClientToken", &server.uuid()),
+        ("ClientToken", &uuid),
         ("SubnetId", "subnet-12345678"),
         ("SecurityGroupId.1", "sg-12345678"),
         ("SecurityGroupId.2", "sg-87654321"),
@@ -106,8 +110,8 @@ async fn a_create_is_one_marked_machine() {
         ("kasm-autoscale:deployment", "07070707-0707-0707-0707-070707070707"),
         ("kasm-autoscale:pool", "01010101-0101-0101-0101-010101010101"),
         ("kasm-autoscale:config", "cfg-3"),
-        ("kasm-autoscale:server", &server.uuid()),
-        ("Name", server.machine_name().as_str()),
+        ("kasm-autoscale:server", &uuid),
+        ("Name", name.as_str()),
         ("team", "ä & b"),
     ];
     for (index, resource) in ["instance", "volume", "network-interface"].into_iter().enumerate() {
@@ -115,7 +119,10 @@ async fn a_create_is_one_marked_machine() {
         assert_eq!(tagged["ResourceType"], resource);
         assert_eq!(tagged.len(), 1 + 2 * tags.len());
         for (tag, (name, value)) in tags.iter().enumerate() {
-            assert_eq!((tagged[&format!("Tag.{}.Key", tag + 1)].as_str(), tagged[&format!("Tag.{}.Value", tag + 1)].as_str()), (*name, *value));
+            assert_eq!(
+                (tagged[&format!("Tag.{}.Key", tag + 1)].as_str(), tagged[&format!("Tag.{}.Value", tag + 1)].as_str()),
+                (*name, *value)
+            );
         }
     }
     assert_eq!(stub.requests().len(), 1);
@@ -124,7 +131,11 @@ async fn a_create_is_one_marked_machine() {
 #[tokio::test]
 async fn a_repeated_create_is_the_same_byte_for_byte() {
     let stub = ec2();
-    let overridden = with(machine(), "overrides", json!({"Placement": {"Tenancy": "dedicated", "AvailabilityZone": "us-east-1a"}, "EbsOptimized": true}));
+    let overridden = with(
+        machine(),
+        "overrides",
+        json!({"Placement": {"Tenancy": "dedicated", "AvailabilityZone": "us-east-1a"}, "EbsOptimized": true}),
+    );
     let machine = with(overridden, "ebs_volume_size_gib", json!(100));
     let first = created(&stub, &machine).await;
     let second = created(&stub, &machine).await;
@@ -159,8 +170,12 @@ async fn the_root_device_is_asked_for_once_and_only_when_needed() {
     }
     let actions: Vec<String> = stub.requests().iter().map(|request| request.parameter("Action")).collect();
     assert_eq!(actions, ["DescribeImages", "RunInstances", "RunInstances"]);
-    let expected =
-        map([("DeviceName", "/dev/xvda"), ("Ebs.VolumeSize", "120"), ("Ebs.VolumeType", "gp3"), ("Ebs.DeleteOnTermination", "true")]);
+    let expected = map([
+        ("DeviceName", "/dev/xvda"),
+        ("Ebs.VolumeSize", "120"),
+        ("Ebs.VolumeType", "gp3"),
+        ("Ebs.DeleteOnTermination", "true"),
+    ]);
     assert_eq!(below(&stub.last(), "BlockDeviceMapping.1."), expected);
     let told = with(resized, "root_device_name", json!("/dev/sda1"));
     let before = stub.requests().len();
@@ -172,7 +187,10 @@ async fn the_root_device_is_asked_for_once_and_only_when_needed() {
 async fn an_image_without_root_device_is_a_mistake_in_the_settings() {
     let stub = Stub::start(|_| Answer::Http(200, answers::images("ami-00000000", "")));
     let provider = provider(settings(&stub.url())).await;
-    let error = provider.create(&spec(key(1, 1), &with(machine(), "ebs_volume_size_gib", json!(120)))).await.expect_err("no root device");
+    let error = provider
+        .create(&spec(key(1, 1), &with(machine(), "ebs_volume_size_gib", json!(120))))
+        .await
+        .expect_err("no root device");
     assert_eq!((error.kind, error.code.as_str()), (ErrorKind::Invalid, "InvalidAMIID.NotFound"));
 }
 
@@ -184,8 +202,14 @@ async fn overrides_are_laid_over_the_request_before_it_is_signed() {
         "MetadataOptions": {"HttpPutResponseHopLimit": 2}, "KeyName": null, "SecurityGroupIds": ["sg-1"],
     }});
     let request = created(&stub, &with(machine(), "overrides", overrides)).await;
-    assert_eq!(below(&request, "InstanceMarketOptions."), map([("MarketType", "spot"), ("SpotOptions.MaxPrice", "0.5")]));
-    assert_eq!(below(&request, "MetadataOptions."), map([("HttpTokens", "required"), ("HttpPutResponseHopLimit", "2")]));
+    assert_eq!(
+        below(&request, "InstanceMarketOptions."),
+        map([("MarketType", "spot"), ("SpotOptions.MaxPrice", "0.5")])
+    );
+    assert_eq!(
+        below(&request, "MetadataOptions."),
+        map([("HttpTokens", "required"), ("HttpPutResponseHopLimit", "2")])
+    );
     assert_eq!(below(&request, "SecurityGroupId."), map([("1", "sg-1")]));
     assert!(!request.form().contains_key("KeyName"));
 }
@@ -233,25 +257,39 @@ async fn by_sdk(stub: &Stub) {
         .subnet_id("subnet-1")
         .delete_on_termination(true)
         .ipv6_addresses(ec2::InstanceIpv6Address::builder().ipv6_address("::1").build())
-        .private_ip_addresses(ec2::PrivateIpAddressSpecification::builder().private_ip_address("10.0.0.9").primary(true).build())
+        .private_ip_addresses(
+            ec2::PrivateIpAddressSpecification::builder().private_ip_address("10.0.0.9").primary(true).build(),
+        )
         .ipv4_prefixes(ec2::Ipv4PrefixSpecificationRequest::builder().ipv4_prefix("10.0.1.0/28").build())
         .ena_srd_specification(
             ec2::EnaSrdSpecificationRequest::builder()
-                .ena_srd_udp_specification(ec2::EnaSrdUdpSpecificationRequest::builder().ena_srd_udp_enabled(true).build())
+                .ena_srd_udp_specification(
+                    ec2::EnaSrdUdpSpecificationRequest::builder().ena_srd_udp_enabled(true).build(),
+                )
                 .build(),
         );
-    let volume = ec2::EbsBlockDevice::builder().volume_size(8).kms_key_id("k").throughput(125).encrypted(true).delete_on_termination(true);
+    let volume = ec2::EbsBlockDevice::builder()
+        .volume_size(8)
+        .kms_key_id("k")
+        .throughput(125)
+        .encrypted(true)
+        .delete_on_termination(true);
     let until = DateTime::from_secs(1_795_161_600);
-    let spot = ec2::SpotMarketOptions::builder().valid_until(until).spot_instance_type(ec2::SpotInstanceType::OneTime).build();
+    let spot =
+        ec2::SpotMarketOptions::builder().valid_until(until).spot_instance_type(ec2::SpotInstanceType::OneTime).build();
     let market = ec2::InstanceMarketOptionsRequest::builder().market_type(ec2::MarketType::Spot).spot_options(spot);
     let reservation = ec2::CapacityReservationTarget::builder().capacity_reservation_id("cr-1").build();
-    let dns = ec2::PrivateDnsNameOptionsRequest::builder().hostname_type(ec2::HostnameType::IpName).enable_resource_name_dns_a_record(true);
+    let dns = ec2::PrivateDnsNameOptionsRequest::builder()
+        .hostname_type(ec2::HostnameType::IpName)
+        .enable_resource_name_dns_a_record(true);
     let request = Client::from_conf(config.build())
         .run_instances()
         .network_interfaces(interface.build())
         .block_device_mappings(ec2::BlockDeviceMapping::builder().device_name("/dev/sdb").ebs(volume.build()).build())
         .instance_market_options(market.build())
-        .capacity_reservation_specification(ec2::CapacityReservationSpecification::builder().capacity_reservation_target(reservation).build())
+        .capacity_reservation_specification(
+            ec2::CapacityReservationSpecification::builder().capacity_reservation_target(reservation).build(),
+        )
         .license_specifications(ec2::LicenseConfigurationRequest::builder().license_configuration_arn("arn:1").build())
         .placement(ec2::Placement::builder().host_resource_group_arn("arn:2").partition_number(3).build())
         .private_dns_name_options(dns.build())
@@ -260,9 +298,15 @@ async fn by_sdk(stub: &Stub) {
         .ebs_optimized(true)
         .disable_api_stop(true)
         .cpu_options(ec2::CpuOptionsRequest::builder().core_count(2).build())
-        .launch_template(ec2::LaunchTemplateSpecification::builder().launch_template_name("t").version("$Latest").build())
+        .launch_template(
+            ec2::LaunchTemplateSpecification::builder().launch_template_name("t").version("$Latest").build(),
+        )
         .additional_info("x y")
-        .maintenance_options(ec2::InstanceMaintenanceOptionsRequest::builder().auto_recovery(ec2::InstanceAutoRecoveryState::Disabled).build())
+        .maintenance_options(
+            ec2::InstanceMaintenanceOptionsRequest::builder()
+                .auto_recovery(ec2::InstanceAutoRecoveryState::Disabled)
+                .build(),
+        )
         .credit_specification(ec2::CreditSpecificationRequest::builder().cpu_credits("unlimited").build())
         .min_count(1)
         .max_count(1);
@@ -317,7 +361,8 @@ async fn the_policy_allows_exactly_what_is_called() {
     provider.find(&key(1, 1)).await.expect("an answer");
     provider.list(&key(1, 1).pool).await.expect("an answer");
     provider.delete(&MachineRef("i-1".into())).await.expect("an answer");
-    let mut called: BTreeSet<String> = stub.requests().iter().map(|request| format!("ec2:{}", request.parameter("Action"))).collect();
+    let mut called: BTreeSet<String> =
+        stub.requests().iter().map(|request| format!("ec2:{}", request.parameter("Action"))).collect();
     // Tags and an instance profile in RunInstances need a right of their own (User Guide, "Grant permission to tag on creation").
     let form: Vec<String> = stub.requests().iter().flat_map(|request| request.form().into_keys()).collect();
     for (prefix, action) in [("TagSpecification.", "ec2:CreateTags"), ("IamInstanceProfile.", "iam:PassRole")] {

@@ -84,6 +84,7 @@ impl Fleet {
             sessions: 0,
             busy: None,
             absent: 0,
+            named_at: NOW,
         }
     }
 

@@ -13,7 +13,7 @@ use kasm_autoscale_core::config::{ConfigSpec, PlacementPolicy, PoolSpec};
 use kasm_autoscale_core::id::ServerId;
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::ports::{
-    Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
+    Address, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
 };
 use kasm_autoscale_core::row::{Outputs, Write};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
@@ -30,6 +30,8 @@ struct Story {
     /// The cloud: by provider and reference.
     cloud: BTreeMap<(String, String), Machine>,
     manual: BTreeSet<String>,
+    /// Machines whose connection port does not answer.
+    mute: BTreeSet<String>,
     out: String,
     /// The blocks that are over.
     all: String,
@@ -113,7 +115,7 @@ impl Story {
     fn new(first: &str) -> Self {
         let words: Vec<&str> = first.split_whitespace().collect();
         let spec = if words[0] == "pool" { pool_settings(&words) } else { pool_spec() };
-        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), out: String::new(), all: String::new() }
+        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), mute: BTreeSet::new(), out: String::new(), all: String::new() }
     }
 
     fn block(&mut self, lines: &[&str]) {
@@ -125,6 +127,9 @@ impl Story {
             }
             if matches!(words[0], "created" | "polled") {
                 self.change_machine(&[words[2], "running", words[1], &format!("10.0.0.{}", &words[1][4..])]);
+            }
+            if words[0] == "accepted" && words[2].starts_with("i-") {
+                self.change_machine(&[words[2], "provisioning", words[1]]);
             }
             if !self.arrange(&words) {
                 let ticket = Some(Ticket(0));
@@ -149,11 +154,13 @@ impl Story {
         match words[0] {
             "manual" => self.manual.extend(rest.iter().map(ToString::to_string)),
             "auto" => self.manual.retain(|verb| !rest.contains(&verb.as_str())),
+            "mute" => self.mute.extend(rest.iter().map(ToString::to_string)),
+            "unmute" => self.mute.clear(),
             "machine" => self.change_machine(rest),
             "time" => self.pass(span(rest[0])),
             "crash" => {
-                self.host.crash();
                 self.host.now = self.host.now + rest.first().map_or(Duration::ZERO, |text| span(text));
+                self.host.crash();
                 self.go(self.host.introductions().into_iter().map(Input::from).collect());
             }
             "servers" => self.tell_servers(),
@@ -243,13 +250,12 @@ impl Story {
 
     /// `machine i-1 stopped`, `machine i-1 gone`, `machine i-9 running srv-1 10.0.0.9`
     fn change_machine(&mut self, words: &[&str]) {
-        let provider = option(words, "provider").unwrap_or("aws");
-        let at = (provider.to_owned(), words[0].to_owned());
-        if words[1] == "gone" {
-            self.cloud.remove(&at).expect("a machine of this name");
-            return;
-        }
-        let state: MachineState = match words[1] {
+        let known = self.cloud.keys().find(|(_, reference)| reference == words[0]).cloned();
+        let state = match words[1] {
+            "gone" => {
+                self.cloud.remove(&known.expect("a machine of this name"));
+                return;
+            }
             "provisioning" => MachineState::Provisioning,
             "running" => MachineState::Running,
             "stopped" => MachineState::Stopped,
@@ -257,13 +263,21 @@ impl Story {
             "failed" => MachineState::Failed,
             other => MachineState::Unknown(other.into()),
         };
-        let known = self.cloud.get(&at).cloned();
-        let mut changed = known.unwrap_or_else(|| machine(words[0], words[2].parse().unwrap(), 1, state.clone(), None));
-        changed.state = state;
+        let at = known.unwrap_or_else(|| {
+            // A new machine is where its server would have it made; one of a server that nobody knows is at `aws`.
+            let id: ServerId = words[2].parse().unwrap();
+            let server = self.host.pool.server(id);
+            let owner = server.map_or("aws", |server| self.host.pool.born_with(server).provider.as_str());
+            let made = machine(words[0], id, server.map_or(1, |server| server.config.serial()), state.clone(), None);
+            let at = (owner.to_owned(), words[0].to_owned());
+            self.cloud.insert(at.clone(), made);
+            at
+        });
+        let machine = self.cloud.get_mut(&at).unwrap();
+        machine.state = state;
         if let Some(host) = words.iter().find(|word| word.starts_with("10.")) {
-            changed.address = Some(kasm_autoscale_core::ports::Address { host: (*host).into(), port: None });
+            machine.address = Some(Address { host: (*host).into(), port: None });
         }
-        self.cloud.insert(at, changed);
     }
 
     /// `list aws`, `list aws partial`, `list aws i-1 i-2`, `list aws failed throttled`
@@ -302,7 +316,14 @@ impl Story {
                 self.cloud.remove(&(provider, machine.0.clone()));
                 (format!("deleted {machine}"), Outcome::Progress(Ok(Progress::Done { machine: None })))
             }
-            Action::Probe { .. } => (format!("answered {who}"), Outcome::Probed(Ok(()))),
+            Action::Probe { .. } => {
+                let machine = id.and_then(|id| self.host.pool.server(id)?.machine.clone());
+                if machine.is_some_and(|machine| self.mute.contains(&machine.0)) {
+                    let message = "connection refused".into();
+                    return (format!("silent {who}"), Outcome::Probed(Err(ProbeFailure { message })));
+                }
+                (format!("answered {who}"), Outcome::Probed(Ok(())))
+            }
             Action::Poll { .. } => panic!("a poll is always manual"),
         }
     }
@@ -345,6 +366,7 @@ impl Story {
     // --- telling ---
 
     fn step(&mut self, inputs: Vec<Input>, told: &[String]) {
+        let inputs_were = if told.is_empty() { inputs.len() } else { 0 };
         let batch = self.host.decide(inputs);
         let writes: Vec<String> = batch.writes().iter().map(write_told).collect();
         for event in batch.events() {
@@ -357,7 +379,12 @@ impl Story {
         restored.expect("the store can be restored").check().expect("a restored pool adds up");
         let lines = self.happened(&outputs, &writes);
         let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
-        if told.is_empty() && lines.iter().all(|line| line.starts_with("  -> list")) && !self.manual.contains("list") {
+        // Looking and finding nothing new goes on all the time.
+        let dull = |line: &String| ["  -> list", "  -> probe", "  saved server/"].iter().any(|start| line.starts_with(start));
+        let looked = told.iter().all(|text| text.starts_with("silent")) && lines.iter().all(dull);
+        let manual = self.manual.contains("list") && lines.iter().any(|line| line.starts_with("  -> list"));
+        let new = lines.iter().any(|line| line.starts_with("  -> probe")) && told.is_empty() && self.mute.is_empty();
+        if looked && !manual && !new && inputs_were == 0 {
             return;
         }
         let arrived = if told.is_empty() { String::new() } else { format!(" <- {}", told.join(", ")) };

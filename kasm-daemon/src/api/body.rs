@@ -21,16 +21,18 @@ use serde_json::Value;
 use super::App;
 use super::error::ApiError;
 
-/// How long a body may be unless its route says otherwise, in bytes.
-pub(crate) const SMALL: usize = 16 * 1024;
-/// How long a config may be, in bytes: the startup script alone may have 256 KiB, and escapes double it.
-pub(crate) const LARGE: usize = 1024 * 1024;
+/// How long a small body may be, in bytes.
+pub(crate) const SMALL_BYTES: usize = 16 * 1024;
+/// A body of at most [`SMALL_BYTES`].
+pub(crate) const SMALL: bool = false;
+/// A body that may hold a config: the startup script alone may have 256 KiB, and escapes double it.
+pub(crate) const LARGE: bool = true;
 
-/// A JSON object of at most `MAX` bytes, in which no key stands twice.
+/// A JSON object in which no key stands twice.
 #[derive(Debug)]
-pub(crate) struct JsonBody<const MAX: usize>(pub(crate) JsonObject);
+pub(crate) struct JsonBody<const SIZE: bool>(pub(crate) JsonObject);
 
-impl<const MAX: usize> FromRequest<App> for JsonBody<MAX> {
+impl<const SIZE: bool> FromRequest<App> for JsonBody<SIZE> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
@@ -38,7 +40,8 @@ impl<const MAX: usize> FromRequest<App> for JsonBody<MAX> {
             let message = "the body must be JSON, with the header Content-Type: application/json";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
         }
-        let bytes = read_body(request.into_body(), MAX, app.limits().body).await?;
+        let max = if SIZE == LARGE { app.limits().body } else { SMALL_BYTES };
+        let bytes = read_body(request.into_body(), max, app.limits().body_time).await?;
         parse_object(&bytes).map(Self)
     }
 }
@@ -51,14 +54,17 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 /// The whole body, if it has at most `max` bytes and comes in time.
 pub(crate) async fn read_body(mut body: Body, max: usize, patience: Duration) -> Result<Vec<u8>, ApiError> {
-    let too_large = || ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body may have {max} bytes at most"));
+    let too_large = || {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body may have {max} bytes at most"))
+    };
     if body.size_hint().lower() > u64::try_from(max).unwrap_or(u64::MAX) {
         return Err(too_large());
     }
     let reading = async {
         let mut bytes = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let frame = frame.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "body_broken_off", "the body broke off"))?;
+            let frame =
+                frame.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "body_broken_off", "the body broke off"))?;
             let data = frame.into_data().unwrap_or_default();
             if bytes.len() + data.len() > max {
                 return Err(too_large());
@@ -159,8 +165,26 @@ impl FromRequestParts<App> for Params {
 
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
         let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "malformed_query", "the query cannot be read: NAME=VALUE, joined by &, in percent encoding");
+        let broken = |_| {
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "malformed_query",
+                "the query cannot be read: NAME=VALUE, joined by &, in percent encoding",
+            )
+        };
         Ok(Self { given: query.map_err(broken)?.0, known: vec![], problems: vec![] })
+    }
+}
+
+/// That there is no query: where nothing can be said, what is said is a mistake.
+#[derive(Debug)]
+pub(crate) struct NoParams;
+
+impl FromRequestParts<App> for NoParams {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        Params::from_request_parts(parts, app).await?.finish().map(|()| Self)
     }
 }
 
@@ -272,7 +296,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_of_a_query_are_named_at_once() {
-        let given = [("limit", "0"), ("wiat", "s3cret"), ("wait", "61s"), ("after", "x"), ("force", "yes"), ("force", "no")];
+        let given =
+            [("limit", "0"), ("wiat", "s3cret"), ("wait", "61s"), ("after", "x"), ("force", "yes"), ("force", "no")];
         let given = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let mut params = Params { given, known: vec![], problems: vec![] };
         assert_eq!(params.integer("limit", 1..=9), None);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::App;
-use super::body::{Params, SMALL, parse_object, read_body};
+use super::body::{Params, SMALL_BYTES, parse_object, read_body};
 use super::error::{ApiError, ErrorBody};
 use crate::host::HostError;
 
@@ -54,19 +54,27 @@ pub enum ProgressBody {
         (status = 410, description = "The server is gone.", body = ErrorBody),
         (status = 422, description = "The body has mistakes.", body = ErrorBody),
     ))]
-pub(super) async fn set_server_status(State(app): State<App>, mut params: Params, request: Request) -> Result<Json<Value>, ApiError> {
+pub(super) async fn set_server_status(
+    State(app): State<App>,
+    mut params: Params,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
     let token = params.text("token").unwrap_or_default();
     let world = app.host().world();
     // Before anything is read: a stranger is told nothing about what is wrong with his body.
     verify_checkin_token(&world.key, &token, world.clock.now())?;
     params.finish()?;
-    let body = read_body(request.into_body(), SMALL, app.limits().body).await?;
+    let body = read_body(request.into_body(), SMALL_BYTES, app.limits().body_time).await?;
     let object = parse_object(&body)?;
     let mut problems = vec![];
     let text = |name: &str| object.get(name).filter(|value| !value.is_null());
     let status = text("status").and_then(Value::as_str).unwrap_or_default();
     if status.is_empty() {
-        problems.push(Problem::new("status", text("status").map_or_else(|| "nothing".into(), shown), "required: a word, running when the machine is ready"));
+        problems.push(Problem::new(
+            "status",
+            text("status").map_or_else(|| "nothing".into(), shown),
+            "required: a word, running when the machine is ready",
+        ));
     }
     let message = text("status_message").map_or(Some(""), Value::as_str);
     if message.is_none() {
@@ -74,7 +82,11 @@ pub(super) async fn set_server_status(State(app): State<App>, mut params: Params
     }
     let progress = text("status_progress").map_or(Some(0), percent);
     if progress.is_none() {
-        problems.push(Problem::new("status_progress", text("status_progress").map_or_else(String::new, shown), "percent, as in 100 or \"100\""));
+        problems.push(Problem::new(
+            "status_progress",
+            text("status_progress").map_or_else(String::new, shown),
+            "percent, as in 100 or \"100\"",
+        ));
     }
     let (Some(message), Some(progress), true) = (message, progress, problems.is_empty()) else {
         return Err(ApiError::invalid(problems));

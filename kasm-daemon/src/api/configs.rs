@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::App;
-use super::body::{JsonBody, LARGE};
+use super::body::{JsonBody, LARGE, NoParams};
 use super::error::{ApiError, ErrorBody, ProblemView};
 use super::pools::named;
 use super::words;
@@ -136,7 +136,8 @@ async fn view(app: &App, pool: &PoolHandle, name: &str) -> Result<ConfigView, Ap
         Some((spec, generation)) => Ok(viewed(app, pool, spec, *generation)),
         None => {
             let names = all.iter().map(|(spec, _)| spec.name.as_str());
-            let message = format!("pool {} has no config {}; {}", pool.name(), words::shown(name), words::there_are(names));
+            let message =
+                format!("pool {} has no config {}; {}", pool.name(), words::shown(name), words::there_are(names));
             Err(ApiError::not_found("unknown_config", message))
         }
     }
@@ -156,7 +157,11 @@ async fn existing(app: &App, pool: &str, config: &str) -> Result<(PoolHandle, Co
     (status = 200, description = "The configs.", body = ConfigList),
     (status = 404, description = "There is no such pool.", body = ErrorBody),
 ))]
-pub(super) async fn list_configs(State(app): State<App>, Path(pool): Path<String>) -> Result<Json<ConfigList>, ApiError> {
+pub(super) async fn list_configs(
+    State(app): State<App>,
+    _: NoParams,
+    Path(pool): Path<String>,
+) -> Result<Json<ConfigList>, ApiError> {
     let pool = app.pool(&pool)?;
     let all = app.look(&pool, editions).await?;
     let configs = all.iter().map(|(spec, generation)| viewed(&app, &pool, spec, *generation)).collect();
@@ -173,6 +178,7 @@ pub(super) async fn list_configs(State(app): State<App>, Path(pool): Path<String
 ))]
 pub(super) async fn create_config(
     State(app): State<App>,
+    _: NoParams,
     Path(pool): Path<String>,
     JsonBody(body): JsonBody<LARGE>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<ConfigView>), ApiError> {
@@ -191,7 +197,11 @@ pub(super) async fn create_config(
     (status = 200, description = "The config.", body = ConfigView),
     (status = 404, description = "There is no such pool or config.", body = ErrorBody),
 ))]
-pub(super) async fn show_config(State(app): State<App>, Path((pool, config)): Path<(String, String)>) -> Result<Json<ConfigView>, ApiError> {
+pub(super) async fn show_config(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<Json<ConfigView>, ApiError> {
     Ok(Json(view(&app, &app.pool(&pool)?, &config).await?))
 }
 
@@ -208,6 +218,7 @@ pub(super) async fn show_config(State(app): State<App>, Path((pool, config)): Pa
 ))]
 pub(super) async fn change_config(
     State(app): State<App>,
+    _: NoParams,
     Path((pool, config)): Path<(String, String)>,
     JsonBody(mut body): JsonBody<LARGE>,
 ) -> Result<Json<ConfigView>, ApiError> {
@@ -226,12 +237,18 @@ pub(super) async fn change_config(
     (status = 404, description = "There is no such pool or config.", body = ErrorBody),
     (status = 409, description = "The config file declares it.", body = ErrorBody),
 ))]
-pub(super) async fn delete_config(State(app): State<App>, Path((pool, config)): Path<(String, String)>) -> Result<(StatusCode, Json<ConfigGoing>), ApiError> {
+pub(super) async fn delete_config(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<(StatusCode, Json<ConfigGoing>), ApiError> {
     let (pool, name) = existing(&app, &pool, &config).await?;
     app.host().remove_config(&pool, name.clone()).await?;
     let report = app.look(&pool, Pool::report).await?;
-    let going = report.configs.iter().filter(|config| config.removed && config.config == name).map(|config| config.servers);
-    let servers = going.map(|phases| phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting).sum();
+    let going =
+        report.configs.iter().filter(|config| config.removed && config.config == name).map(|config| config.servers);
+    let servers =
+        going.map(|phases| phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting).sum();
     Ok((StatusCode::ACCEPTED, Json(ConfigGoing { config, servers })))
 }
 
@@ -243,7 +260,11 @@ pub(super) async fn delete_config(State(app): State<App>, Path((pool, config)): 
     (status = 409, description = "The config file declares it.", body = ErrorBody),
     (status = 422, description = "The config has mistakes by now, as when its secret is no longer kept.", body = ErrorBody),
 ))]
-pub(super) async fn enable_config(State(app): State<App>, Path((pool, config)): Path<(String, String)>) -> Result<Json<ConfigView>, ApiError> {
+pub(super) async fn enable_config(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<Json<ConfigView>, ApiError> {
     switch(&app, &pool, &config, true).await
 }
 
@@ -256,7 +277,11 @@ pub(super) async fn enable_config(State(app): State<App>, Path((pool, config)): 
     (status = 404, description = "There is no such pool or config.", body = ErrorBody),
     (status = 409, description = "The config file declares it.", body = ErrorBody),
 ))]
-pub(super) async fn disable_config(State(app): State<App>, Path((pool, config)): Path<(String, String)>) -> Result<Json<ConfigView>, ApiError> {
+pub(super) async fn disable_config(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<Json<ConfigView>, ApiError> {
     switch(&app, &pool, &config, false).await
 }
 
@@ -276,7 +301,8 @@ mod tests {
 
     #[test]
     fn the_documented_fields_are_those_that_are_read() {
-        let spec = ConfigSpec::from_json(serde_json::json!({ "name": "a", "provider": "p" }).as_object().unwrap()).unwrap();
+        let spec =
+            ConfigSpec::from_json(serde_json::json!({ "name": "a", "provider": "p" }).as_object().unwrap()).unwrap();
         let real = spec.to_json();
         let schema = serde_json::to_value(ConfigBody::schema()).unwrap();
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();

@@ -95,13 +95,18 @@ impl ApiError {
     fn internal(cause: &dyn std::fmt::Display) -> Self {
         // The cause may speak of paths and queries of ours: it is for the log.
         tracing::error!(%cause, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the daemon failed; its log says why, under this request id")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the daemon failed; its log says why, under this request id",
+        )
     }
 
     /// The whole answer.
     pub(crate) fn render(self, request_id: &str) -> Response {
         let problems = self.problems.into_iter().map(ProblemView::from).collect();
-        let detail = ErrorDetail { code: self.code.into(), message: self.message, problems, request_id: request_id.into() };
+        let detail =
+            ErrorDetail { code: self.code.into(), message: self.message, problems, request_id: request_id.into() };
         let mut response = (self.status, axum::Json(ErrorBody { error: detail })).into_response();
         if let Some(after) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
@@ -170,8 +175,14 @@ impl From<Refusal> for ApiError {
 impl From<AskError> for ApiError {
     fn from(error: AskError) -> Self {
         match error {
-            AskError::NotSaved => Self::unavailable("not_saved", "the store failed; it is not known whether this took effect: ask what there is, or ask again with the same idempotency key", 2),
-            AskError::Stopped => Self::unavailable("stopped", "the pool is stopped: it was deleted, or the daemon is ending", 5),
+            AskError::NotSaved => Self::unavailable(
+                "not_saved",
+                "the store failed; it is not known whether this took effect: ask what there is, or ask again with the same idempotency key",
+                2,
+            ),
+            AskError::Stopped => {
+                Self::unavailable("stopped", "the pool is stopped: it was deleted, or the daemon is ending", 5)
+            }
         }
     }
 }

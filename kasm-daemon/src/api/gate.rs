@@ -17,13 +17,14 @@ use crate::auth::{Caller, Role};
 /// The header that carries the request's id.
 const REQUEST_ID: &str = "x-request-id";
 
-/// The outermost layer. It works a request off within its limits, gives errors their shape, and writes the log line.
+/// Works a request off within its limits, gives errors their shape, and writes the log line.
 pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let clock = app.host().world().clock;
     let started = clock.now();
     let id = app.next_request_id();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
     // Without the query: it may hold a check-in token.
     let path = request.uri().path().to_owned();
 
@@ -37,7 +38,7 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let (status, took) = (response.status(), clock.now().since(started));
     if route == "/healthz" {
         tracing::debug!(%method, %route, status = status.as_u16(), ?took, id, "request");
-    } else if method != Method::GET && status.is_success() && !caller.is_empty() {
+    } else if method != Method::GET && status.is_success() {
         // Whatever succeeded named things that exist: the path holds names and ids, and no text of a stranger's choice.
         tracing::info!(%method, %route, status = status.as_u16(), ?took, token = ?caller, id, ?path, "request");
     } else {
@@ -59,8 +60,16 @@ async fn within_limits(app: &App, request: Request, next: Next) -> Response {
     });
     match tokio::time::timeout(app.limits().handler, work).await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the daemon failed; its log says why, under this request id").into_response(),
-        Err(_) => ApiError::unavailable("timeout", "the request took too long; it is not known whether it took effect", 5).into_response(),
+        Ok(Err(_)) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the daemon failed; its log says why, under this request id",
+        )
+        .into_response(),
+        Err(_) => {
+            ApiError::unavailable("timeout", "the request took too long; it is not known whether it took effect", 5)
+                .into_response()
+        }
     }
 }
 
@@ -79,7 +88,9 @@ fn shaped(mut response: Response, id: &str) -> Response {
             let allowed = allow.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
             ("method_not_allowed", format!("this route has no such method; it has {allowed}"))
         }
-        StatusCode::BAD_REQUEST => ("bad_request", "the path cannot be read: percent encoding of UTF-8 is expected".to_owned()),
+        StatusCode::BAD_REQUEST => {
+            ("bad_request", "the path cannot be read: percent encoding of UTF-8 is expected".to_owned())
+        }
         _ => ("error", status.canonical_reason().unwrap_or("the request failed").to_owned()),
     };
     let mut shaped = ApiError::new(status, code, message).render(id);
@@ -113,7 +124,8 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
     let roles = match wanted {
-        None => return ApiError::new(StatusCode::FORBIDDEN, "forbidden", "nobody may call this route").into_response(),
+        // For an unknown method there is no handler behind either; axum adds `Allow`.
+        None => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
         Some(Access::Public | Access::CheckIn) => return next.run(request).await,
         Some(Access::Roles(roles)) => roles,
     };
@@ -133,7 +145,12 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
 
 fn forbidden(caller: &Caller, roles: &[Role]) -> ApiError {
     let needed: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-    let message = format!("this needs a token with the role {}; token {:?} has the role {}", needed.join(" or "), caller.name, caller.role);
+    let message = format!(
+        "this needs a token with the role {}; token {:?} has the role {}",
+        needed.join(" or "),
+        caller.name,
+        caller.role
+    );
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
 }
 
@@ -142,18 +159,34 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
     if app.0.tokens.is_open() {
         return if is_local(headers) { Ok(Caller::anybody()) } else { Err(not_local()) };
     }
-    let missing = || ApiError::unauthorized("no_token", "an API token is needed: Authorization: Bearer TOKEN", "Bearer realm=\"kasm-autoscale\"");
+    let missing = || {
+        ApiError::unauthorized(
+            "no_token",
+            "an API token is needed: Authorization: Bearer TOKEN",
+            "Bearer realm=\"kasm-autoscale\"",
+        )
+    };
     let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
     let (scheme, token) = given.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
-    let unknown = || ApiError::unauthorized("invalid_token", "this API token is not accepted", "Bearer realm=\"kasm-autoscale\", error=\"invalid_token\"");
+    let unknown = || {
+        ApiError::unauthorized(
+            "invalid_token",
+            "this API token is not accepted",
+            "Bearer realm=\"kasm-autoscale\", error=\"invalid_token\"",
+        )
+    };
     app.0.tokens.holder(token.trim()).ok_or_else(unknown)
 }
 
 fn not_local() -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, "not_local", "no tokens are set up, so only requests from pages and programs of this machine are answered: Host and Origin must name it")
+    ApiError::new(
+        StatusCode::FORBIDDEN,
+        "not_local",
+        "no tokens are set up, so only requests from pages and programs of this machine are answered: Host and Origin must name it",
+    )
 }
 
 /// Whether a request without a token is meant for this machine by somebody on it. A web page from elsewhere can make a
@@ -161,7 +194,8 @@ fn not_local() -> ApiError {
 fn is_local(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).map(|value| value.to_str().unwrap_or_default());
     let origin = headers.get(header::ORIGIN).map(|value| value.to_str().unwrap_or_default());
-    host.is_none_or(is_loopback) && origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)))
+    host.is_none_or(is_loopback)
+        && origin.is_none_or(|origin| origin.split_once("://").is_some_and(|(_, host)| is_loopback(host)))
 }
 
 fn is_loopback(authority: &str) -> bool {
@@ -191,7 +225,9 @@ mod tests {
     use super::*;
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
-        list.iter().map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), HeaderValue::from_static(value))).collect()
+        list.iter()
+            .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -199,7 +235,9 @@ mod tests {
         for host in ["localhost", "localhost:8080", "127.0.0.1:1", "127.8.9.1", "[::1]:80", "LOCALHOST"] {
             assert!(is_local(&headers(&[("host", host)])), "{host}");
         }
-        for host in ["example.org", "127.0.0.1.example.org", "10.0.0.1:80", "[2001:db8::1]:80", "", "localhost.example.org"] {
+        for host in
+            ["example.org", "127.0.0.1.example.org", "10.0.0.1:80", "[2001:db8::1]:80", "", "localhost.example.org"]
+        {
             assert!(!is_local(&headers(&[("host", host)])), "{host}");
         }
         assert!(is_local(&headers(&[("host", "localhost"), ("origin", "http://127.0.0.1:8080")])));

@@ -2,9 +2,12 @@
 
 use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder, ServerBuilder};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    ResponseBuilder, ServerBuilder,
+};
 
 use super::access::{Access, ROUTES};
 use crate::auth::Role;
@@ -31,14 +34,22 @@ pub(super) fn preamble() -> OpenApi {
         .description(Some(INTRODUCTION))
         .license(Some(license))
         .build();
-    let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer).description(Some("An API token, as `kasm-daemon token NAME` makes it.")));
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API token, as `kasm-daemon token NAME` makes it."));
+    let scheme = SecurityScheme::Http(scheme.build());
     let error = || ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
     let response = |text: &str| ResponseBuilder::new().description(text).content("application/json", error()).build();
     let components = ComponentsBuilder::new()
         .security_scheme(TOKEN, scheme)
         .response("Unauthorized", response("No API token, or one that is not accepted."))
         .response("Forbidden", response("The token's role may not do this."))
-        .response("Unavailable", response("Not now: too many requests at once, or a pool does not answer. `Retry-After` says when to ask again."))
+        .response(
+            "Unavailable",
+            response(
+                "Not now: too many requests at once, or a pool does not answer. `Retry-After` says when to ask again.",
+            ),
+        )
         .build();
     let tags = [
         ("pools", "Sets of servers that users are assigned to"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::App;
-use super::body::{JsonBody, SMALL};
+use super::body::{JsonBody, NoParams, SMALL};
 use super::error::{ApiError, ErrorBody};
 use crate::driver::PoolHandle;
 
@@ -74,7 +74,15 @@ pub struct PoolTotals {
 
 impl PoolTotals {
     fn of(report: &Report) -> Self {
-        let mut totals = Self { configs: report.configs.len(), servers: 0, ready: 0, free: 0, coming: 0, sessions: report.sessions, waiting: report.waiting };
+        let mut totals = Self {
+            configs: report.configs.len(),
+            servers: 0,
+            ready: 0,
+            free: 0,
+            coming: 0,
+            sessions: report.sessions,
+            waiting: report.waiting,
+        };
         for config in &report.configs {
             let phases = &config.servers;
             totals.servers += phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting;
@@ -106,7 +114,7 @@ async fn view(app: &App, pool: &PoolHandle) -> Result<PoolView, ApiError> {
 
 /// All pools
 #[utoipa::path(get, path = "/v1/pools", tag = "pools", responses((status = 200, description = "The pools.", body = PoolList)))]
-pub(super) async fn list_pools(State(app): State<App>) -> Result<Json<PoolList>, ApiError> {
+pub(super) async fn list_pools(State(app): State<App>, _: NoParams) -> Result<Json<PoolList>, ApiError> {
     let mut pools = vec![];
     for pool in app.host().pools() {
         pools.push(view(&app, &pool).await?);
@@ -122,6 +130,7 @@ pub(super) async fn list_pools(State(app): State<App>) -> Result<Json<PoolList>,
 ))]
 pub(super) async fn create_pool(
     State(app): State<App>,
+    _: NoParams,
     JsonBody(settings): JsonBody<SMALL>,
 ) -> Result<(StatusCode, [(HeaderName, String); 1], Json<PoolView>), ApiError> {
     let pool = app.host().add_pool(&settings).await?;
@@ -134,7 +143,11 @@ pub(super) async fn create_pool(
     (status = 200, description = "The pool.", body = PoolView),
     (status = 404, description = "There is no such pool.", body = ErrorBody),
 ))]
-pub(super) async fn show_pool(State(app): State<App>, Path(pool): Path<String>) -> Result<Json<PoolView>, ApiError> {
+pub(super) async fn show_pool(
+    State(app): State<App>,
+    _: NoParams,
+    Path(pool): Path<String>,
+) -> Result<Json<PoolView>, ApiError> {
     Ok(Json(view(&app, &app.pool(&pool)?).await?))
 }
 
@@ -149,6 +162,7 @@ pub(super) async fn show_pool(State(app): State<App>, Path(pool): Path<String>) 
 ))]
 pub(super) async fn change_pool(
     State(app): State<App>,
+    _: NoParams,
     Path(pool): Path<String>,
     JsonBody(mut settings): JsonBody<SMALL>,
 ) -> Result<Json<PoolView>, ApiError> {
@@ -164,7 +178,11 @@ pub(super) async fn change_pool(
     (status = 404, description = "There is no such pool.", body = ErrorBody),
     (status = 409, description = "The config file declares it, or it has configs or servers.", body = ErrorBody),
 ))]
-pub(super) async fn delete_pool(State(app): State<App>, Path(pool): Path<String>) -> Result<StatusCode, ApiError> {
+pub(super) async fn delete_pool(
+    State(app): State<App>,
+    _: NoParams,
+    Path(pool): Path<String>,
+) -> Result<StatusCode, ApiError> {
     app.host().remove_pool(&app.pool(&pool)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -179,7 +197,11 @@ pub(super) fn named(object: &mut JsonObject, name: &str) -> Result<(), ApiError>
         Some(Value::String(given)) if given == name => Ok(()),
         Some(other) => {
             let given = kasm_autoscale_core::fields::shown(other);
-            Err(ApiError::invalid(vec![Problem::new("name", given, format!("{name:?}, as in the path: nothing can be renamed"))]))
+            Err(ApiError::invalid(vec![Problem::new(
+                "name",
+                given,
+                format!("{name:?}, as in the path: nothing can be renamed"),
+            )]))
         }
     }
 }

@@ -27,7 +27,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// Without tokens everybody who reaches the address would be an admin.
-    #[error("without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens")]
+    #[error(
+        "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
+    )]
     OpenBeyondLoopback(SocketAddr),
     /// The listener is no good.
     #[error("the listener failed: {0}")]
@@ -56,7 +58,12 @@ impl fmt::Debug for Setup {
 ///
 /// # Errors
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
-pub async fn serve(host: Arc<Host>, tokens: Tokens, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+pub async fn serve(
+    host: Arc<Host>,
+    tokens: Tokens,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     serve_with(Setup { host, tokens, limits: Limits::default(), pages: Router::new() }, listener, stop).await
 }
 
@@ -122,7 +129,7 @@ async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: Cance
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header)
+        .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut served = pin!(served);

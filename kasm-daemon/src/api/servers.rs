@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::App;
-use super::body::Params;
+use super::body::{NoParams, Params};
 use super::error::{ApiError, ErrorBody};
 use super::words;
 use crate::clock::rfc3339;
@@ -97,7 +97,12 @@ pub struct CheckInView {
 
 impl From<&CheckIn> for CheckInView {
     fn from(said: &CheckIn) -> Self {
-        Self { at: rfc3339(said.at), status: said.status.clone(), message: said.message.clone(), progress: said.progress }
+        Self {
+            at: rfc3339(said.at),
+            status: said.status.clone(),
+            message: said.message.clone(),
+            progress: said.progress,
+        }
     }
 }
 
@@ -154,7 +159,12 @@ async fn seen(app: &App, pool: &PoolHandle, id: ServerId) -> Result<Option<Serve
 async fn found(app: &App, pool: &str, server: &str) -> Result<(PoolHandle, ServerId, ServerView), ApiError> {
     let pool = app.pool(pool)?;
     let unknown = || {
-        let message = format!("pool {} has no server {}; /v1/pools/{}/servers lists those that there are", pool.name(), words::shown(server), pool.name());
+        let message = format!(
+            "pool {} has no server {}; /v1/pools/{}/servers lists those that there are",
+            pool.name(),
+            words::shown(server),
+            pool.name()
+        );
         ApiError::not_found("unknown_server", message)
     };
     let id = server.parse().map_err(|_| unknown())?;
@@ -182,7 +192,11 @@ async fn after(app: &App, pool: &PoolHandle, id: ServerId, before: ServerView) -
         (status = 404, description = "There is no such pool.", body = ErrorBody),
         (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
     ))]
-pub(super) async fn list_servers(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<ServerList>, ApiError> {
+pub(super) async fn list_servers(
+    State(app): State<App>,
+    Path(pool): Path<String>,
+    mut params: Params,
+) -> Result<Json<ServerList>, ApiError> {
     let phase = params.choice("phase", &PHASES);
     let config: Option<ConfigName> = params.id("config");
     let limit = params.integer("limit", 1..=PAGE_MAX).unwrap_or(PAGE);
@@ -198,7 +212,8 @@ pub(super) async fn list_servers(State(app): State<App>, Path(pool): Path<String
         };
         let mut matching = pool.servers().filter(wanted);
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let servers: Vec<ServerView> = matching.by_ref().take(limit).map(|server| view(pool, server, old.contains(&server.id))).collect();
+        let servers: Vec<ServerView> =
+            matching.by_ref().take(limit).map(|server| view(pool, server, old.contains(&server.id))).collect();
         let next = matching.next().and_then(|_| servers.last().map(|server| server.id.clone()));
         ServerList { servers, next }
     });
@@ -211,7 +226,11 @@ pub(super) async fn list_servers(State(app): State<App>, Path(pool): Path<String
     (status = 200, description = "The server.", body = ServerView),
     (status = 404, description = "There is no such pool or server.", body = ErrorBody),
 ))]
-pub(super) async fn show_server(State(app): State<App>, Path((pool, server)): Path<(String, String)>) -> Result<Json<ServerView>, ApiError> {
+pub(super) async fn show_server(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, server)): Path<(String, String)>,
+) -> Result<Json<ServerView>, ApiError> {
     Ok(Json(found(&app, &pool, &server).await?.2))
 }
 
@@ -224,7 +243,11 @@ pub(super) async fn show_server(State(app): State<App>, Path((pool, server)): Pa
     (status = 404, description = "There is no such pool or server.", body = ErrorBody),
     (status = 409, description = "It is already being deleted.", body = ErrorBody),
 ))]
-pub(super) async fn drain_server(State(app): State<App>, Path((pool, server)): Path<(String, String)>) -> Result<Json<ServerView>, ApiError> {
+pub(super) async fn drain_server(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, server)): Path<(String, String)>,
+) -> Result<Json<ServerView>, ApiError> {
     let (pool, id, before) = found(&app, &pool, &server).await?;
     app.ask(&pool, Fact::DrainAsked(id)).await?;
     after(&app, &pool, id, before).await
@@ -237,7 +260,11 @@ pub(super) async fn drain_server(State(app): State<App>, Path((pool, server)): P
     (status = 404, description = "There is no such pool or server.", body = ErrorBody),
     (status = 409, description = "No operator drains it, or it is already being deleted.", body = ErrorBody),
 ))]
-pub(super) async fn undrain_server(State(app): State<App>, Path((pool, server)): Path<(String, String)>) -> Result<Json<ServerView>, ApiError> {
+pub(super) async fn undrain_server(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, server)): Path<(String, String)>,
+) -> Result<Json<ServerView>, ApiError> {
     let (pool, id, before) = found(&app, &pool, &server).await?;
     app.ask(&pool, Fact::UndrainAsked(id)).await?;
     after(&app, &pool, id, before).await

@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::ToSchema;
 
 use super::App;
-use super::body::{JsonBody, Params, SMALL};
+use super::body::{JsonBody, NoParams, Params, SMALL};
 use super::connection::{ConnectionView, Open, opened};
 use super::error::{ApiError, ErrorBody};
 use super::servers::{PAGE, PAGE_MAX};
@@ -142,7 +142,8 @@ fn waits(session: &Session) -> bool {
 /// A session as it stands, with what is needed to connect to it.
 fn seen(pool: &Pool, id: SessionId) -> Option<(Session, Option<usize>, Option<Open>)> {
     let session = pool.session(id)?.clone();
-    let position = waits(&session).then(|| 1 + pool.sessions().take_while(|other| other.id < id).filter(|other| waits(other)).count());
+    let position = waits(&session)
+        .then(|| 1 + pool.sessions().take_while(|other| other.id < id).filter(|other| waits(other)).count());
     let open = opened(pool, &session);
     Some((session, position, open))
 }
@@ -159,7 +160,10 @@ async fn view(app: &App, pool: &PoolHandle, caller: &Caller, id: SessionId) -> R
 
 fn unknown(pool: &PoolHandle, given: &str) -> ApiError {
     let name = pool.name();
-    let message = format!("pool {name} has no session {}, or no longer: one that has ended is forgotten after 10 minutes; /v1/pools/{name}/sessions lists those that there are", words::shown(given));
+    let message = format!(
+        "pool {name} has no session {}, or no longer: one that has ended is forgotten after 10 minutes; /v1/pools/{name}/sessions lists those that there are",
+        words::shown(given)
+    );
     ApiError::not_found("unknown_session", message)
 }
 
@@ -171,7 +175,13 @@ fn found(app: &App, pool: &str, session: &str) -> Result<(PoolHandle, SessionId)
 
 /// Waits until a session does not wait any more, at most as long as the caller wishes. If too many wait already, or the server
 /// is to stop, it is as if the time were up.
-async fn placed(app: &App, pool: &PoolHandle, mut events: Receiver<Event>, id: SessionId, patience: Duration) -> Result<(), ApiError> {
+async fn placed(
+    app: &App,
+    pool: &PoolHandle,
+    mut events: Receiver<Event>,
+    id: SessionId,
+    patience: Duration,
+) -> Result<(), ApiError> {
     let Ok(_place) = app.0.waits.try_acquire() else { return Ok(()) };
     let still = || app.look(pool, move |pool| pool.session(id).is_some_and(waits));
     if !still().await? {
@@ -244,7 +254,11 @@ type Found = (StatusCode, HeaderMap, Json<SessionView>);
         (status = 404, description = "There is no such pool.", body = ErrorBody),
         (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
     ))]
-pub(super) async fn list_sessions(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<SessionList>, ApiError> {
+pub(super) async fn list_sessions(
+    State(app): State<App>,
+    Path(pool): Path<String>,
+    mut params: Params,
+) -> Result<Json<SessionList>, ApiError> {
     let wanted_state = params.choice("state", &STATES);
     let user: Option<UserName> = params.id("user");
     let limit = params.integer("limit", 1..=PAGE_MAX).unwrap_or(PAGE);
@@ -263,7 +277,8 @@ pub(super) async fn list_sessions(State(app): State<App>, Path(pool): Path<Strin
                 && user.as_ref().is_none_or(|user| session.user == *user)
         });
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let sessions: Vec<SessionView> = matching.by_ref().take(limit).map(|(session, position)| SessionView::of(session, position)).collect();
+        let sessions: Vec<SessionView> =
+            matching.by_ref().take(limit).map(|(session, position)| SessionView::of(session, position)).collect();
         let next = matching.next().and_then(|_| sessions.last().map(|session| session.id.clone()));
         SessionList { sessions, next }
     });
@@ -319,7 +334,9 @@ pub(super) async fn create_session(
         _ => StatusCode::OK,
     };
     let mut headers = HeaderMap::new();
-    if status != StatusCode::OK && let Ok(location) = HeaderValue::from_str(&format!("/v1/pools/{}/sessions/{id}", pool.name())) {
+    if status != StatusCode::OK
+        && let Ok(location) = HeaderValue::from_str(&format!("/v1/pools/{}/sessions/{id}", pool.name()))
+    {
         headers.insert(header::LOCATION, location);
     }
     Ok((status, headers, Json(view)))
@@ -360,11 +377,18 @@ pub(super) async fn show_session(
     (status = 200, description = "The session, ended.", body = SessionView),
     (status = 404, description = "There is no such pool or session.", body = ErrorBody),
 ))]
-pub(super) async fn end_session(State(app): State<App>, caller: Caller, Path((pool, session)): Path<(String, String)>) -> Result<Json<SessionView>, ApiError> {
+pub(super) async fn end_session(
+    State(app): State<App>,
+    _: NoParams,
+    caller: Caller,
+    Path((pool, session)): Path<(String, String)>,
+) -> Result<Json<SessionView>, ApiError> {
     let (pool, id) = found(&app, &pool, &session)?;
     match app.ask(&pool, Fact::SessionEnded(id)).await {
         Err(error) if error.code == ApiError::from(Refusal::SessionEnded { session: id }).code => {}
-        Err(error) if error.code == ApiError::from(Refusal::UnknownSession { session: id }).code => return Err(unknown(&pool, &session)),
+        Err(error) if error.code == ApiError::from(Refusal::UnknownSession { session: id }).code => {
+            return Err(unknown(&pool, &session));
+        }
         other => drop(other?),
     }
     Ok(Json(view(&app, &pool, &caller, id).await?))
@@ -379,10 +403,17 @@ pub(super) async fn end_session(State(app): State<App>, caller: Caller, Path((po
     (status = 404, description = "There is no such pool or session.", body = ErrorBody),
     (status = 409, description = "It has ended.", body = ErrorBody),
 ))]
-pub(super) async fn keep_session_alive(State(app): State<App>, caller: Caller, Path((pool, session)): Path<(String, String)>) -> Result<Json<SessionView>, ApiError> {
+pub(super) async fn keep_session_alive(
+    State(app): State<App>,
+    _: NoParams,
+    caller: Caller,
+    Path((pool, session)): Path<(String, String)>,
+) -> Result<Json<SessionView>, ApiError> {
     let (pool, id) = found(&app, &pool, &session)?;
     match app.ask(&pool, Fact::KeptAlive(id)).await {
-        Err(error) if error.code == ApiError::from(Refusal::UnknownSession { session: id }).code => return Err(unknown(&pool, &session)),
+        Err(error) if error.code == ApiError::from(Refusal::UnknownSession { session: id }).code => {
+            return Err(unknown(&pool, &session));
+        }
         other => drop(other?),
     }
     Ok(Json(view(&app, &pool, &caller, id).await?))

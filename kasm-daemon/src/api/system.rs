@@ -61,5 +61,6 @@ pub(super) async fn metrics(State(app): State<App>) -> Result<Response, ApiError
     let mut reports: Vec<_> = looks.join_all().await.into_iter().flatten().collect();
     reports.sort_by(|one, other| one.pool.cmp(&other.pool));
     let text = app.host().world().metrics.text(&reports);
-    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    Ok((StatusCode::OK, [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+        .into_response())
 }

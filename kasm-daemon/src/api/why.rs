@@ -141,7 +141,13 @@ pub struct BackoffView {
 impl From<BackoffReport> for BackoffView {
     fn from(report: BackoffReport) -> Self {
         let backoff = report.backoff;
-        Self { kind: report.kind.to_string(), failures: backoff.failures, since: rfc3339(backoff.since), until: rfc3339(backoff.until), error: backoff.error }
+        Self {
+            kind: report.kind.to_string(),
+            failures: backoff.failures,
+            since: rfc3339(backoff.since),
+            until: rfc3339(backoff.until),
+            error: backoff.error,
+        }
     }
 }
 
@@ -212,7 +218,11 @@ async fn stored(app: &App, pool: &PoolHandle, before: Option<i64>, limit: u32) -
         (status = 404, description = "There is no such pool.", body = ErrorBody),
         (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
     ))]
-pub(super) async fn why(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<WhyView>, ApiError> {
+pub(super) async fn why(
+    State(app): State<App>,
+    Path(pool): Path<String>,
+    mut params: Params,
+) -> Result<Json<WhyView>, ApiError> {
     let limit = params.integer("limit", 0..=PAGE_MAX).unwrap_or(EVENTS);
     params.finish()?;
     let pool = app.pool(&pool)?;
@@ -241,7 +251,11 @@ pub(super) async fn why(State(app): State<App>, Path(pool): Path<String>, mut pa
         (status = 404, description = "There is no such pool.", body = ErrorBody),
         (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
     ))]
-pub(super) async fn events(State(app): State<App>, Path(pool): Path<String>, mut params: Params) -> Result<Json<EventList>, ApiError> {
+pub(super) async fn events(
+    State(app): State<App>,
+    Path(pool): Path<String>,
+    mut params: Params,
+) -> Result<Json<EventList>, ApiError> {
     let before = params.number("before");
     let limit = params.integer("limit", 1..=PAGE_MAX).unwrap_or(EVENTS);
     params.finish()?;

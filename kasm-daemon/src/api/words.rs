@@ -76,7 +76,10 @@ mod tests {
         let because = Waiting::BackingOff { until, kind: BackoffKind::Boot, failures: 2 };
         let decision = Decision::Wait { servers: 1, supply: Supply { free: 0, coming: 0, target: 1 }, because };
         let (words, value) = told(&decision);
-        assert_eq!(words, "1 servers short: 0 free + 0 coming, target 1; waiting: backing off until 2026-09-21T14:13:20.250Z after 2 failures: servers do not become ready");
+        assert_eq!(
+            words,
+            "1 servers short: 0 free + 0 coming, target 1; waiting: backing off until 2026-09-21T14:13:20.250Z after 2 failures: servers do not become ready"
+        );
         assert_eq!(value["because"]["until"], json!("2026-09-21T14:13:20.250Z"));
         assert_eq!(value["decision"], json!("wait"));
     }
@@ -84,7 +87,12 @@ mod tests {
     #[test]
     fn durations_are_written_as_people_do() {
         use kasm_autoscale_core::id::{ServerId, SessionId};
-        let placed = What::SessionPlaced { session: SessionId::new(1), user: "ann".parse().unwrap(), server: ServerId::new(2), waited: Duration::from_millis(90_500) };
+        let placed = What::SessionPlaced {
+            session: SessionId::new(1),
+            user: "ann".parse().unwrap(),
+            server: ServerId::new(2),
+            waited: Duration::from_millis(90_500),
+        };
         assert_eq!(told(&placed).1["waited"], json!("1m30s500ms"));
     }
 

@@ -28,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ServeError, serve};
 use crate::auth::Tokens;
 use crate::clock::Clock;
-use crate::driver::PoolHandle;
-use crate::host::{DeclaredPool, Host, HostError, Registry, World};
+use crate::driver::{CallLimits, PoolHandle};
+use crate::file::DeclaredPool;
+use crate::host::{Host, HostError, Registry, World};
 use crate::metrics::Metrics;
 use crate::probe::{AddressGuard, NetProber};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -80,7 +81,7 @@ pub async fn run(length: Option<Duration>, seed: u64) -> Result<(), DemoError> {
     let guests = tokio::spawn(check_in(host.clone(), booted));
     let crowd = users::Crowd::start(pool.clone(), seed, stop.clone());
 
-    let mut screen = screen::Screen::start(address)?;
+    let mut screen = screen::Screen::start(address, &pool)?;
     let clock = host.world().clock;
     let until_end = async { match length { Some(length) => tokio::time::sleep(length).await, None => std::future::pending().await } };
     tokio::select! {
@@ -138,12 +139,14 @@ fn world(provider: Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Result<Worl
         secrets: Arc::new(NoSecrets),
         key: DeploymentKey::new(key),
         metrics: Metrics::default(),
+        calls: CallLimits::default(),
     })
 }
 
 fn declared(enabled: bool) -> Result<DeclaredPool, DemoError> {
-    let settings = object(json!({ "name": "desktops", "queue_deadline": "1m" }));
-    Ok(DeclaredPool { settings, configs: vec![config(enabled)?] })
+    let settings = object(json!({ "name": "desktops", "placement": "pack", "queue_deadline": "1m" }));
+    let name = "desktops".parse().map_err(|_| DemoError::Settings(Vec::new()))?;
+    Ok(DeclaredPool { name, settings, configs: vec![config(enabled)?] })
 }
 
 /// The example of the product's documentation: ten sessions free at all times, four on each server.

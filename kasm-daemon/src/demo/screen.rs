@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kasm_autoscale_core::report::{ConfigReport, Decision, Report};
+use kasm_autoscale_core::report::{ConfigReport, Decision, Event, Report, What};
 use kasm_autoscale_core::time::Timestamp;
 use kasm_providers::simulated::SimulatedProvider;
+use tokio::sync::broadcast;
 
 use super::line;
 use super::users::Tally;
@@ -22,6 +23,7 @@ const HEADER_EVERY: u32 = 20;
 pub(super) struct Screen {
     started_at: Option<Timestamp>,
     last: Option<(Numbers, String)>,
+    events: broadcast::Receiver<Event>,
     lines: u32,
     most_servers: u32,
     most_users: u32,
@@ -39,11 +41,11 @@ struct Numbers {
 }
 
 impl Screen {
-    pub(super) fn start(api: SocketAddr) -> io::Result<Self> {
+    pub(super) fn start(api: SocketAddr, pool: &PoolHandle) -> io::Result<Self> {
         line("A pool of simulated Windows servers. Its one promise: 10 sessions are free at all times, 4 on each server.")?;
         line(&format!("Ask it why:  curl http://{api}/v1/pools/desktops/why     All it can do:  http://{api}/openapi.json"))?;
         line("Users come after a few seconds, and once in a while a whole course at once. Ctrl-C ends it.\n")?;
-        Ok(Self { started_at: None, last: None, lines: 0, most_servers: 0, most_users: 0 })
+        Ok(Self { started_at: None, last: None, events: pool.events(), lines: 0, most_servers: 0, most_users: 0 })
     }
 
     /// Shows the pool until it is stopped from outside.
@@ -60,7 +62,8 @@ impl Screen {
         let now = clock.now();
         let started_at = *self.started_at.get_or_insert(now);
         let Some(config) = report.configs.first() else { return Ok(()) };
-        let shown = (numbers(&report, config), why(config, now));
+        let acted = self.last_action().unwrap_or_else(|| config.decision.clone());
+        let shown = (numbers(&report, config), why(&acted, now));
         self.most_servers = self.most_servers.max(shown.0.phases.iter().sum());
         self.most_users = self.most_users.max(shown.0.users);
         if self.last.as_ref() == Some(&shown) {
@@ -73,6 +76,19 @@ impl Screen {
         line(&row(now.since(started_at), &shown.0, &shown.1))?;
         self.last = Some(shown);
         Ok(())
+    }
+
+    /// The last decision to do something since the last look: it is over in a moment, and what people want to see.
+    fn last_action(&mut self) -> Option<Decision> {
+        let mut last = None;
+        while let Ok(event) = self.events.try_recv() {
+            if let What::Decided { decision, .. } = event.what
+                && matches!(decision, Decision::Create { .. } | Decision::Undrain { .. } | Decision::Drain { .. })
+            {
+                last = Some(decision);
+            }
+        }
+        last
     }
 
     pub(super) fn note(&self, text: &str) -> io::Result<()> {
@@ -114,8 +130,8 @@ fn row(time: Duration, n: &Numbers, why: &str) -> String {
 }
 
 /// The decision in a few words. The numbers stand beside it, and times count from now.
-fn why(config: &ConfigReport, now: Timestamp) -> String {
-    match &config.decision {
+fn why(decision: &Decision, now: Timestamp) -> String {
+    match decision {
         Decision::Steady { .. } => "enough".into(),
         Decision::Create { servers, held_back, .. } => {
             let more = held_back.as_ref().map_or(String::new(), |why| format!("; not more: {why}"));

@@ -9,6 +9,9 @@ use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError, Scope};
 
 use super::errors::{Class, classify};
 
+/// The code of an answer that makes no sense.
+const UNREADABLE: &str = "UnreadableAnswer";
+
 /// Whether a call can have changed anything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Effect {
@@ -34,25 +37,35 @@ where
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
             let message = format!("the answer, with HTTP status {status}, could not be read");
-            ProviderError::new(ErrorKind::Transient, Certainty::Unknown, "UnreadableAnswer", &message)
+            ProviderError::new(ErrorKind::Transient, Certainty::Unknown, UNREADABLE, &message)
         }
-        SdkError::TimeoutError(_) => {
-            ProviderError::new(ErrorKind::Transient, Certainty::Unknown, "Timeout", "no answer in time; the request may have arrived")
-        }
+        SdkError::TimeoutError(_) => ProviderError::new(
+            ErrorKind::Transient,
+            Certainty::Unknown,
+            "Timeout",
+            "no answer in time; the request may have arrived",
+        ),
         SdkError::DispatchFailure(dispatch) => match dispatch.as_connector_error() {
             Some(connector) => unsent_or_lost(connector),
             None => lost("the connection failed"),
         },
         SdkError::ConstructionFailure(_) => refused("ConstructionFailure", "the SDK could not build the request"),
-        _ => ProviderError::new(ErrorKind::Transient, Certainty::Unknown, "UnknownFailure", "the SDK gave an error of a new kind"),
+        _ => ProviderError::new(
+            ErrorKind::Transient,
+            Certainty::Unknown,
+            "UnknownFailure",
+            "the SDK gave an error of a new kind",
+        ),
     };
     if let Some(raw) = error.raw_response() {
-        failure.retry_after = raw.headers().get("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        failure.retry_after =
+            raw.headers().get("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
         failure.request_id = error.request_id().map(ToOwned::to_owned).or_else(|| request_id(raw.body().bytes()?));
     }
     if effect == Effect::Reads {
         failure.certainty = Certainty::NotApplied;
     }
+    failure.code = readable(&failure.code, hidden);
     failure.message = readable(&failure.message, hidden);
     failure
 }
@@ -60,7 +73,12 @@ where
 fn answered(error: &impl ProvideErrorMetadata, status: u16) -> ProviderError {
     let message = error.message().unwrap_or("the answer says no more");
     let Class { kind, scope, certainty } = classify(error.code(), Some(status), message);
-    let code = error.code().map_or_else(|| format!("HTTP {status}"), ToOwned::to_owned);
+    let code = match error.code() {
+        Some(code) => code.to_owned(),
+        // The SDK calls it an error of the service when it cannot read an answer of success.
+        None if status < 300 => UNREADABLE.to_owned(),
+        None => format!("HTTP {status}"),
+    };
     ProviderError { scope, ..ProviderError::new(kind, certainty, &code, message) }
 }
 
@@ -71,7 +89,9 @@ fn unsent_or_lost(error: &(dyn Error + 'static)) -> ProviderError {
     let mut refused_by_system = false;
     let mut next = Some(error);
     while let Some(cause) = next {
-        use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
+        use std::io::ErrorKind::{
+            AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+        };
         let unsent = [AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable];
         refused_by_system |= cause.downcast_ref::<std::io::Error>().is_some_and(|io| unsent.contains(&io.kind()));
         causes.push(cause.to_string());
@@ -123,7 +143,7 @@ pub(super) fn readable(message: &str, hidden: &[&str]) -> String {
 
 /// What of a text must not be seen: the whole, and each of its lines that is long enough to mean something.
 pub(super) fn parts_to_hide(text: &str) -> Vec<&str> {
-    let lines = text.lines().map(str::trim).filter(|line| line.len() >= 6);
+    let lines = text.lines().map(str::trim).filter(|line| line.len() >= 8);
     let mut parts: Vec<&str> = std::iter::once(text).chain(lines).filter(|part| !part.is_empty()).collect();
     // The longest first, so that no line is left of a text that was hidden in part.
     parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
@@ -141,7 +161,10 @@ mod tests {
             ("plain words, with: signs", "plain words, with: signs".to_owned()),
             ("two\nlines\u{7}\t", "two lines".to_owned()),
             ("echo of s3cr3t-pw!", "echo of [hidden]!".to_owned()),
-            (&format!("Encoded authorization failure message: {encoded} end"), "Encoded authorization failure message: Zm9vZm9vZm9vZm9vZm9v... end".to_owned()),
+            (
+                &format!("Encoded authorization failure message: {encoded} end"),
+                "Encoded authorization failure message: Zm9vZm9vZm9vZm9vZm9v... end".to_owned(),
+            ),
             (&"word ".repeat(300), "word ".repeat(100)),
         ];
         for (message, expected) in rows {

@@ -35,7 +35,9 @@ pub(super) fn machine_state(state: &InstanceState) -> MachineState {
         (Some(16), _) | (None, Some(InstanceStateName::Running)) => MachineState::Running,
         (Some(32), _) | (None, Some(InstanceStateName::ShuttingDown)) => MachineState::Deleting,
         (Some(48), _) | (None, Some(InstanceStateName::Terminated)) => MachineState::Deleted,
-        (Some(64 | 80), _) | (None, Some(InstanceStateName::Stopping | InstanceStateName::Stopped)) => MachineState::Stopped,
+        (Some(64 | 80), _) | (None, Some(InstanceStateName::Stopping | InstanceStateName::Stopped)) => {
+            MachineState::Stopped
+        }
         (_, Some(name)) => MachineState::Unknown(name.as_str().to_owned()),
         (Some(code), None) => MachineState::Unknown(format!("code {code}")),
         (None, None) => MachineState::Unknown("no state".to_owned()),

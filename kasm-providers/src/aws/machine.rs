@@ -42,8 +42,15 @@ pub(super) struct Ebs {
 }
 
 /// The words of the API's `VolumeType`.
-const VOLUME_TYPES: [(&str, &str); 7] =
-    [("gp3", "gp3"), ("gp2", "gp2"), ("io1", "io1"), ("io2", "io2"), ("st1", "st1"), ("sc1", "sc1"), ("standard", "standard")];
+const VOLUME_TYPES: [(&str, &str); 7] = [
+    ("gp3", "gp3"),
+    ("gp2", "gp2"),
+    ("io1", "io1"),
+    ("io2", "io2"),
+    ("st1", "st1"),
+    ("sc1", "sc1"),
+    ("standard", "standard"),
+];
 
 impl MachineSettings {
     /// Reads a config's `machine` object. Required: `ami` and `instance_type`. Optional: `subnet_id`,
@@ -56,13 +63,18 @@ impl MachineSettings {
     /// Every mistake, with what was given and what is allowed.
     pub fn from_json(object: &JsonObject) -> Result<Self, Vec<Problem>> {
         let mut fields = Fields::new(object);
-        let ami = formatted(&mut fields, "ami", "the id of an image, as in \"ami-0123456789abcdef0\"", |id| is_id(id, "ami-"));
+        let ami = formatted(&mut fields, "ami", "the id of an image, as in \"ami-0123456789abcdef0\"", |id| {
+            is_id(id, "ami-")
+        });
         let ami = fields.require("ami", ami, "the id of an image, as in \"ami-0123456789abcdef0\"");
-        let instance_type = formatted(&mut fields, "instance_type", "an instance type, as in \"m7i.large\"", is_instance_type);
+        let instance_type =
+            formatted(&mut fields, "instance_type", "an instance type, as in \"m7i.large\"", is_instance_type);
         let instance_type = fields.require("instance_type", instance_type, "an instance type, as in \"m7i.large\"");
-        let subnet_id = formatted(&mut fields, "subnet_id", "as in \"subnet-0123456789abcdef0\"", |id| is_id(id, "subnet-"));
+        let subnet_id =
+            formatted(&mut fields, "subnet_id", "as in \"subnet-0123456789abcdef0\"", |id| is_id(id, "subnet-"));
         let security_group_ids = read_security_groups(&mut fields);
-        let key_name = formatted(&mut fields, "key_name", "the name of a key pair, at most 255 characters", is_key_name);
+        let key_name =
+            formatted(&mut fields, "key_name", "the name of a key pair, at most 255 characters", is_key_name);
         let profile_rule = "an instance profile's name (letters, digits and +=,.@_-, at most 128) or its ARN";
         let instance_profile = formatted(&mut fields, "instance_profile", profile_rule, is_instance_profile);
         let root_device_name = formatted(&mut fields, "root_device_name", "as in \"/dev/sda1\"", is_device_name);
@@ -104,7 +116,12 @@ impl MachineSettings {
 }
 
 /// A text of a certain form.
-fn formatted(fields: &mut Fields<'_>, name: &'static str, allowed: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
+fn formatted(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    allowed: &str,
+    fits: impl Fn(&str) -> bool,
+) -> Option<String> {
     let text = fields.text(name)?;
     if fits(&text) {
         return Some(text);
@@ -120,7 +137,9 @@ fn is_id(text: &str, prefix: &str) -> bool {
 }
 
 fn is_instance_type(text: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
     text.len() <= 32 && text.split_once('.').is_some_and(|(family, size)| part(family) && part(size))
 }
 
@@ -154,7 +173,11 @@ fn read_security_groups(fields: &mut Fields<'_>) -> Vec<String> {
     for (index, id) in ids.iter().enumerate() {
         if !is_id(id, "sg-") {
             let given = shown(&Value::String(id.clone()));
-            fields.problem(Problem::new(format!("security_group_ids[{index}]"), given, "as in \"sg-0123456789abcdef0\""));
+            fields.problem(Problem::new(
+                format!("security_group_ids[{index}]"),
+                given,
+                "as in \"sg-0123456789abcdef0\"",
+            ));
         }
     }
     ids
@@ -166,7 +189,11 @@ fn read_ebs(fields: &mut Fields<'_>) -> Option<Ebs> {
     let iops: Option<i32> = fields.integer("ebs_iops", 100..=256_000);
     match (volume_type, iops) {
         (Some("io1" | "io2"), None) => {
-            fields.problem(Problem::new("ebs_iops", "nothing", "required with ebs_volume_type io1 and io2: 100 to 256000"));
+            fields.problem(Problem::new(
+                "ebs_iops",
+                "nothing",
+                "required with ebs_volume_type io1 and io2: 100 to 256000",
+            ));
         }
         (None | Some("gp2" | "st1" | "sc1" | "standard"), Some(iops)) => {
             fields.problem(Problem::new("ebs_iops", iops.to_string(), "only with ebs_volume_type gp3, io1 or io2"));
@@ -187,7 +214,11 @@ fn read_tags(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
         let path = format!("tags.{key}");
         let lower = key.to_lowercase();
         if key.is_empty() || key.chars().count() > 128 {
-            fields.problem(Problem::new("tags", format!("a key of {} characters", key.chars().count()), "1 to 128 characters"));
+            fields.problem(Problem::new(
+                "tags",
+                format!("a key of {} characters", key.chars().count()),
+                "1 to 128 characters",
+            ));
         }
         if lower.starts_with("aws:") || lower.starts_with(TAG_PREFIX) || key == "Name" {
             let allowed = format!("another key: \"aws:\" is AWS's, {TAG_PREFIX:?} and \"Name\" are ours");
@@ -208,7 +239,15 @@ const EXCLUSIVE: [(&str, &[&str]); 5] = [
     ("security_group_ids", &["NetworkInterfaces"]),
     (
         "public_ip",
-        &["NetworkInterfaces", "SubnetId", "SecurityGroupIds", "SecurityGroups", "PrivateIpAddress", "Ipv6Addresses", "Ipv6AddressCount"],
+        &[
+            "NetworkInterfaces",
+            "SubnetId",
+            "SecurityGroupIds",
+            "SecurityGroups",
+            "PrivateIpAddress",
+            "Ipv6Addresses",
+            "Ipv6AddressCount",
+        ],
     ),
     ("ebs_volume_size_gib", &["BlockDeviceMappings"]),
     ("ebs_volume_type", &["BlockDeviceMappings"]),

@@ -86,7 +86,9 @@ fn tags_keep_to_the_limits_of_ec2() {
     assert!(read(with(json!({"ä".repeat(128): "ü".repeat(256)}))).is_ok());
     let long = problems(with(json!({"k".repeat(129): "v", "key": "v".repeat(257), "": "v", "number": 7})));
     assert_eq!(long.len(), 4, "{long:?}");
-    let reserved = problems(with(json!({"aws:x": "v", "AWS:y": "v", "kasm-autoscale:pool": "v", "Kasm-Autoscale:z": "v", "Name": "v"})));
+    let reserved = problems(with(
+        json!({"aws:x": "v", "AWS:y": "v", "kasm-autoscale:pool": "v", "Kasm-Autoscale:z": "v", "Name": "v"}),
+    ));
     assert_eq!(reserved.len(), 5, "{reserved:?}");
 }
 
@@ -105,10 +107,13 @@ fn two_ways_of_saying_the_same_are_refused() {
         "ebs_volume_size_gib": 9,
         "overrides": {"NetworkInterfaces": [{"DeviceIndex": 0}], "SecurityGroupIds": ["sg-1"], "BlockDeviceMappings": []},
     }));
-    assert_eq!(mixed, [
-        "overrides.NetworkInterfaces: given both; the field subnet_id and overrides.NetworkInterfaces exclude each other",
-        "overrides.NetworkInterfaces: given both; the field public_ip and overrides.NetworkInterfaces exclude each other",
-        "overrides.SecurityGroupIds: given both; the field public_ip and overrides.SecurityGroupIds exclude each other",
-        "overrides.BlockDeviceMappings: given both; the field ebs_volume_size_gib and overrides.BlockDeviceMappings exclude each other",
-    ]);
+    assert_eq!(
+        mixed,
+        [
+            "overrides.NetworkInterfaces: given both; the field subnet_id and overrides.NetworkInterfaces exclude each other",
+            "overrides.NetworkInterfaces: given both; the field public_ip and overrides.NetworkInterfaces exclude each other",
+            "overrides.SecurityGroupIds: given both; the field public_ip and overrides.SecurityGroupIds exclude each other",
+            "overrides.BlockDeviceMappings: given both; the field ebs_volume_size_gib and overrides.BlockDeviceMappings exclude each other",
+        ]
+    );
 }

@@ -50,7 +50,11 @@ impl Overrides {
         let mut allowed = object.clone();
         for (name, reason) in OURS {
             if allowed.remove(name).is_some() {
-                problems.push(Problem::new(format!("{path}.{name}"), "a value", format!("cannot be overridden: {reason}")));
+                problems.push(Problem::new(
+                    format!("{path}.{name}"),
+                    "a value",
+                    format!("cannot be overridden: {reason}"),
+                ));
             }
         }
         delete_with_machine(&mut allowed, path, problems);
@@ -159,7 +163,9 @@ impl Flat<'_> {
         let (text, allowed) = match (kind, value) {
             (Kind::Structure(structure), Value::Object(object)) => return self.structure(object, structure, key, path),
             (Kind::Text | Kind::Time, Value::String(text)) => (Some(text.clone()), ""),
-            (Kind::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => (Some(number.to_string()), ""),
+            (Kind::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {
+                (Some(number.to_string()), "")
+            }
             (Kind::Boolean, Value::Bool(flag)) => (Some(flag.to_string()), ""),
             (Kind::Text, _) => (None, "a text in quotes"),
             (Kind::Time, _) => (None, "a time as in \"2026-11-20T08:00:00Z\""),

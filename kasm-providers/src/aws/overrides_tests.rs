@@ -28,7 +28,12 @@ const VECTORS: [(&str, &str, &str, &str); 8] = [
         "ListArg.1=foo&ListArg.2=bar&ListArg.3=baz&ComplexListArg.1.Hi=hello&ComplexListArg.2.Hi=hola",
     ),
     ("Ec2EmptyQueryLists", "Root ListArg ListArg [string]", r#"{"ListArg": []}"#, ""),
-    ("Ec2ListMemberWithXmlName", "Root ListArgWithXmlName Hi [string]", r#"{"ListArgWithXmlName": ["A", "B"]}"#, "Hi.1=A&Hi.2=B"),
+    (
+        "Ec2ListMemberWithXmlName",
+        "Root ListArgWithXmlName Hi [string]",
+        r#"{"ListArgWithXmlName": ["A", "B"]}"#,
+        "Hi.1=A&Hi.2=B",
+    ),
     (
         "Ec2ListNestedStructWithList",
         "Root NestedWithList NestedWithList Inner\nInner ListArg ListArg [string]",
@@ -103,12 +108,17 @@ fn every_mistake_is_named_at_once_and_ours_are_refused() {
         "BlockDeviceMappings": [{"Ebs": {"DeleteOnTermination": false}}, "sdb", null],
     }));
     assert_eq!(overrides.changes.iter().filter(|change| matches!(change, Change::Set(..))).count(), 1);
-    let has = |part: &str| assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is not in {problems:#?}");
+    let has =
+        |part: &str| assert!(problems.iter().any(|problem| problem.contains(part)), "{part} is not in {problems:#?}");
     for (name, _) in OURS {
         has(&format!("overrides.{name}: given a value; cannot be overridden"));
     }
-    has("overrides.InstanceMarketOption: given {\"MarketType\":\"spot\"}; RunInstancesRequest of the EC2 API has no such member; did you mean \"InstanceMarketOptions\"?");
-    has("overrides.Placement.tenancy: given \"dedicated\"; Placement of the EC2 API has no such member; did you mean \"Tenancy\"?");
+    has(
+        "overrides.InstanceMarketOption: given {\"MarketType\":\"spot\"}; RunInstancesRequest of the EC2 API has no such member; did you mean \"InstanceMarketOptions\"?",
+    );
+    has(
+        "overrides.Placement.tenancy: given \"dedicated\"; Placement of the EC2 API has no such member; did you mean \"Tenancy\"?",
+    );
     has("overrides.CpuOptions.CoreCount: given \"2\"; a whole number");
     has("overrides.EbsOptimized: given \"yes\"; true or false");
     has("overrides.SecurityGroupIds: given \"sg-1\"; a list");
@@ -128,5 +138,8 @@ fn disks_and_network_interfaces_go_with_their_machine() {
     assert!(problems.is_empty(), "{problems:?}");
     let body = overrides.apply("");
     let deletions: Vec<&str> = body.split('&').filter(|pair| pair.contains("DeleteOnTermination")).collect();
-    assert_eq!(deletions, ["BlockDeviceMapping.1.Ebs.DeleteOnTermination=true", "NetworkInterface.1.DeleteOnTermination=true"]);
+    assert_eq!(
+        deletions,
+        ["BlockDeviceMapping.1.Ebs.DeleteOnTermination=true", "NetworkInterface.1.DeleteOnTermination=true"]
+    );
 }

@@ -77,7 +77,8 @@ const VISIBILITY_LAG: RangeInclusive<Duration> = Duration::ZERO..=Duration::from
 const PAGE_SIZE: RangeInclusive<u64> = 5..=1000;
 const CREATES_IN_FLIGHT: RangeInclusive<u64> = 1..=1000;
 const REGION_RULE: &str = "the name of a region, as in \"eu-central-1\"";
-const ENDPOINT_RULE: &str = "https://host[:port][/path]; http only if the host is loopback, since requests carry start-up scripts";
+const ENDPOINT_RULE: &str =
+    "https://host[:port][/path]; http only if the host is loopback, since requests carry start-up scripts";
 
 impl AwsSettings {
     /// The settings for a region, all others as they are by default.
@@ -104,8 +105,11 @@ impl AwsSettings {
         let mut settings = Self::new(fields.require("region", region, REGION_RULE)?, credentials);
         settings.endpoint_url = fields.text("endpoint_url");
         settings.profile = fields.text("profile");
-        let choices =
-            [("private", AddressChoice::Private), ("public", AddressChoice::Public), ("private_dns", AddressChoice::PrivateDns)];
+        let choices = [
+            ("private", AddressChoice::Private),
+            ("public", AddressChoice::Public),
+            ("private_dns", AddressChoice::PrivateDns),
+        ];
         settings.address = fields.choice("address", &choices).unwrap_or(settings.address);
         settings.connect_timeout = fields.span("connect_timeout", CONNECT_TIMEOUT).unwrap_or(settings.connect_timeout);
         settings.call_timeout = fields.span("call_timeout", CALL_TIMEOUT).unwrap_or(settings.call_timeout);
@@ -137,19 +141,51 @@ impl AwsSettings {
         let is_static = matches!(self.credentials, AwsCredentials::Static { .. });
         let profile = self.profile.as_deref();
         let profile_fits = profile.is_none_or(|name| !name.is_empty() && !is_static);
-        rule(profile_fits, "profile", quoted(profile.unwrap_or_default()), "a profile's name, and only without access keys");
+        rule(
+            profile_fits,
+            "profile",
+            quoted(profile.unwrap_or_default()),
+            "a profile's name, and only without access keys",
+        );
         if let AwsCredentials::Static { access_key_id, secret_access_key, session_token } = &self.credentials {
-            let is_key = !access_key_id.is_empty() && access_key_id.len() <= 128 && access_key_id.bytes().all(|b| b.is_ascii_alphanumeric());
-            rule(is_key, "access_key_id", format!("{} characters", access_key_id.len()), "letters and digits, as in \"AKIA...\"");
+            let is_key = !access_key_id.is_empty()
+                && access_key_id.len() <= 128
+                && access_key_id.bytes().all(|b| b.is_ascii_alphanumeric());
+            rule(
+                is_key,
+                "access_key_id",
+                format!("{} characters", access_key_id.len()),
+                "letters and digits, as in \"AKIA...\"",
+            );
             let secret = secret_access_key.expose_secret();
             rule(!secret.is_empty(), "secret_access_key", "nothing".to_owned(), "the secret of the access key");
             let token = session_token.as_ref().map(ExposeSecret::expose_secret);
-            rule(token.is_none_or(|token| !token.is_empty()), "session_token", "nothing".to_owned(), "a token, or no such field");
+            rule(
+                token.is_none_or(|token| !token.is_empty()),
+                "session_token",
+                "nothing".to_owned(),
+                "a token, or no such field",
+            );
         }
-        rule(PAGE_SIZE.contains(&self.page_size.into()), "page_size", self.page_size.to_string(), "a whole number from 5 to 1000");
-        rule(CALL_TIMEOUT.contains(&self.call_timeout), "call_timeout", format!("{:?}", self.call_timeout), "1s to 10m");
+        rule(
+            PAGE_SIZE.contains(&self.page_size.into()),
+            "page_size",
+            self.page_size.to_string(),
+            "a whole number from 5 to 1000",
+        );
+        rule(
+            CALL_TIMEOUT.contains(&self.call_timeout),
+            "call_timeout",
+            format!("{:?}", self.call_timeout),
+            "1s to 10m",
+        );
         let connects = CONNECT_TIMEOUT.contains(&self.connect_timeout) && self.connect_timeout <= self.call_timeout;
-        rule(connects, "connect_timeout", format!("{:?}", self.connect_timeout), "100ms to 60s, and not more than call_timeout");
+        rule(
+            connects,
+            "connect_timeout",
+            format!("{:?}", self.connect_timeout),
+            "100ms to 60s, and not more than call_timeout",
+        );
         problems
     }
 

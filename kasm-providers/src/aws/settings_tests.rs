@@ -53,7 +53,10 @@ fn defaults_are_as_documented() {
     let (settings, problems) = read(json!({"region": "eu-central-1"}));
     let settings = settings.expect("settings");
     assert!(problems.is_empty(), "{problems:?}");
-    assert_eq!((settings.page_size, settings.creates_in_flight_max, settings.address), (1000, 20, AddressChoice::Private));
+    assert_eq!(
+        (settings.page_size, settings.creates_in_flight_max, settings.address),
+        (1000, 20, AddressChoice::Private)
+    );
     assert_eq!((settings.visibility_lag, settings.call_timeout), (Duration::from_secs(300), Duration::from_secs(30)));
 }
 
@@ -64,7 +67,14 @@ fn every_mistake_is_named_at_once() {
         "connect_timeout": "2m", "regoin": 1,
     }));
     assert!(settings.is_none());
-    for part in ["region: given \"Frankfurt\"", "endpoint_url: given \"http://ec2", "address: given", "page_size: given 4", "connect_timeout: given", "regoin"] {
+    for part in [
+        "region: given \"Frankfurt\"",
+        "endpoint_url: given \"http://ec2",
+        "address: given",
+        "page_size: given 4",
+        "connect_timeout: given",
+        "regoin",
+    ] {
         assert!(problems.iter().any(|problem| problem.starts_with(part)), "{part} is not in {problems:#?}");
     }
 }
@@ -75,8 +85,13 @@ fn keys_and_profiles_do_not_mix_and_keys_are_not_empty() {
     assert_eq!(settings.problems(), []);
     settings.profile = Some("desktops".to_owned());
     assert_eq!(settings.problems()[0].path, "profile");
-    let empty = AwsCredentials::Static { access_key_id: "AKIA EXAMPLE".into(), secret_access_key: "".into(), session_token: Some("".into()) };
-    let paths: Vec<String> = AwsSettings::new("us-east-1", empty).problems().into_iter().map(|problem| problem.path).collect();
+    let empty = AwsCredentials::Static {
+        access_key_id: "AKIA EXAMPLE".into(),
+        secret_access_key: "".into(),
+        session_token: Some("".into()),
+    };
+    let paths: Vec<String> =
+        AwsSettings::new("us-east-1", empty).problems().into_iter().map(|problem| problem.path).collect();
     assert_eq!(paths, ["access_key_id", "secret_access_key", "session_token"]);
 }
 

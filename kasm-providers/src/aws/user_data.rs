@@ -36,7 +36,8 @@ pub(super) fn carried_bytes_max(script_bytes: usize, os: Os) -> usize {
 /// Whether the text speaks the agent's own language: a tag at the start of a line (a tag inside a line is more likely
 /// HTML that the script writes), or a YAML document of EC2Launch v2.
 fn is_marked(text: &str) -> bool {
-    let starts = |mark: &str| text.lines().any(|line| line.trim_start_matches('\u{feff}').trim_start().starts_with(mark));
+    let starts =
+        |mark: &str| text.lines().any(|line| line.trim_start_matches('\u{feff}').trim_start().starts_with(mark));
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
     let is_yaml = first.is_some_and(|line| line.starts_with("version:")) && starts("tasks:");
     starts("<powershell>") || starts("<script>") || is_yaml

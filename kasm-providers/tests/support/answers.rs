@@ -38,9 +38,14 @@ pub(crate) fn images(ami: &str, root: &str) -> String {
 
 /// A page of instances, each given as the XML of its members, and the token of the next page.
 pub(crate) fn described(instances: &[String], next: Option<&str>) -> String {
-    let items = instances.iter().map(|item| format!("<item><instancesSet><item>{item}</item></instancesSet></item>")).collect::<String>();
+    let items = instances
+        .iter()
+        .map(|item| format!("<item><instancesSet><item>{item}</item></instancesSet></item>"))
+        .collect::<String>();
     let next = next.map(|token| format!("<nextToken>{token}</nextToken>")).unwrap_or_default();
-    format!("<DescribeInstancesResponse {NAMESPACE}><requestId>body-1</requestId><reservationSet>{items}</reservationSet>{next}</DescribeInstancesResponse>")
+    format!(
+        "<DescribeInstancesResponse {NAMESPACE}><requestId>body-1</requestId><reservationSet>{items}</reservationSet>{next}</DescribeInstancesResponse>"
+    )
 }
 
 pub(crate) fn instance(id: &str, state: (u16, &str), more: &str) -> String {

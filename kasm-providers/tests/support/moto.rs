@@ -6,12 +6,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[path = "real.rs"]
 mod real;
 
 const VARIABLE: &str = "KASM_MOTO_SERVER";
+
+/// How long it may take to start: it needs about five seconds on a quiet machine.
+const TRIES: u32 = 900;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running moto. It ends when the last test that uses it has ended.
 pub(crate) struct Moto {
@@ -43,7 +47,9 @@ impl Moto {
 
     /// Sends a request of the AWS query protocol without the SDK; the status and the body of the answer.
     pub(crate) fn query(&self, service: &str, form: &str) -> (u16, String) {
-        let authorization = format!("AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0");
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+        );
         let request = format!(
             "POST / HTTP/1.1\r\nHost: {service}.amazonaws.com\r\nAuthorization: {authorization}\r\n\
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{form}",
@@ -63,18 +69,26 @@ impl Moto {
     }
 
     fn try_start(executable: &Path) -> Option<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a free port");
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port");
         let mut command = Command::new(executable);
         command.args(["-H", "127.0.0.1", "-p", &free.port().to_string()]);
-        command.env("AWS_EC2_METADATA_DISABLED", "true").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut moto = Self { process: command.spawn().expect("moto_server can be run"), address: free };
-        let deadline = Instant::now() + Duration::from_secs(90);
-        while Instant::now() < deadline && moto.process.try_wait().ok()?.is_none() {
+        for _ in 0..TRIES {
+            if moto.process.try_wait().ok()?.is_some() {
+                return None;
+            }
             let request = "GET /moto-api/data.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             if exchange(free, request).is_ok_and(|(status, _)| status == 200) {
                 return Some(moto);
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(PAUSE);
         }
         None
     }

@@ -28,6 +28,7 @@ pub(crate) fn skip(component: &str, variable: &str) {
     std::io::stderr().write_all(line.as_bytes()).expect("stderr is open");
     if let Some(log) = env::var_os("KASM_SKIP_LOG").filter(|log| !log.is_empty()) {
         let file = OpenOptions::new().create(true).append(true).open(&log);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file named by KASM_SKIP_LOG can be written");
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .expect("the file named by KASM_SKIP_LOG can be written");
     }
 }

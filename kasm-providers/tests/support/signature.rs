@@ -17,10 +17,16 @@ pub(crate) fn is_signed(request: &Request, secret: &str) -> bool {
     };
     let signed = part("SignedHeaders");
     let headers: String = signed.split(';').map(|name| format!("{name}:{}\n", header(name))).collect();
-    let canonical = format!("{}\n{}\n\n{headers}\n{signed}\n{}", request.method, request.path, hex(&Sha256::digest(&request.body)));
+    let canonical =
+        format!("{}\n{}\n\n{headers}\n{signed}\n{}", request.method, request.path, hex(&Sha256::digest(&request.body)));
     let credential = part("Credential");
     let scope: Vec<&str> = credential.split('/').skip(1).collect();
-    let text = format!("AWS4-HMAC-SHA256\n{}\n{}\n{}", header("x-amz-date"), scope.join("/"), hex(&Sha256::digest(&canonical)));
+    let text = format!(
+        "AWS4-HMAC-SHA256\n{}\n{}\n{}",
+        header("x-amz-date"),
+        scope.join("/"),
+        hex(&Sha256::digest(&canonical))
+    );
     let key = scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part));
     hex(&hmac(&key, &text)) == part("Signature")
 }

@@ -78,7 +78,10 @@ impl Stub {
                 };
                 let length = body.len();
                 // The client may have given up.
-                let _ = write!(stream, "HTTP/1.1 {status} X\r\nx-amzn-requestid: req-1\r\n{header}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status} X\r\nx-amzn-requestid: req-1\r\n{header}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
             }
         });
         Self { address, requests, stop, thread: Some(thread) }
@@ -134,9 +137,13 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
+        let digit = |byte: Option<u8>| {
+            byte.and_then(|byte| char::from(byte).to_digit(16)).and_then(|digit| u8::try_from(digit).ok())
+        };
         bytes.push(match byte {
-            b'%' => digit(rest.next()).expect("a hexadecimal digit") * 16 + digit(rest.next()).expect("a hexadecimal digit"),
+            b'%' => {
+                digit(rest.next()).expect("a hexadecimal digit") * 16 + digit(rest.next()).expect("a hexadecimal digit")
+            }
             b'+' => b' ',
             byte => byte,
         });

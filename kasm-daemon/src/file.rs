@@ -1,0 +1,348 @@
+//! The config file: everything an operator says about an installation, in TOML.
+//!
+//! [`load`] reads all of it at once and finds all its mistakes at once: each with file, line and column, what was given,
+//! and what is allowed or how to mend it. What comes out has been checked, so nothing later asks again.
+//!
+//! | table | what it says |
+//! | --- | --- |
+//! | `listen`, `plain_http_behind_proxy` | where the HTTP API is |
+//! | `deployment_key` | where the installation's one key is kept |
+//! | `[store]` | `path`: where the state is kept |
+//! | `[log]` | `filter`, `format` |
+//! | `[limits]` | how much is done at once |
+//! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256` |
+//! | `[secrets]` | passwords that autoscale configs speak of by name |
+//! | `[provider.NAME]` | who makes machines: `kind`, and the kind's own settings |
+//! | `[[pool]]` | pools: [`PoolSpec::from_json`](kasm_autoscale_core::config::PoolSpec::from_json) has their fields |
+//! | `[[pool.config]]` | autoscale configs: [`ConfigSpec::from_json`] has their fields; `startup_script_file` is ours |
+//!
+//! Paths that are not absolute start at the folder of the file. Secrets never stand in it: see [`crate::secrets`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kasm_autoscale_core::config::ConfigSpec;
+use kasm_autoscale_core::fields::{JsonObject, Problem};
+use kasm_autoscale_core::id::{InvalidId, PoolName, ProviderName, SecretName};
+
+use crate::auth::{Role, TokenEntry};
+use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
+
+mod document;
+mod pools;
+mod providers;
+mod report;
+mod script;
+mod settings;
+mod text;
+
+pub use report::{Mistake, Warning};
+pub use text::Place;
+
+use document::{Document, Parsed};
+use report::Report;
+use text::{Text, Unreadable};
+
+/// The longest a config file may be, in bytes.
+pub const FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Whether the syntax of startup scripts is looked at: not in a program built without the feature `script-check`, and then
+/// whoever shows the warnings of a file should say so.
+pub const SCRIPTS_ARE_CHECKED: bool = cfg!(feature = "script-check");
+
+/// Where the API is when the file does not say: reachable from this machine alone.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+
+/// A whole config file that has no mistakes.
+#[derive(Clone, Debug)]
+pub struct DaemonConfig {
+    /// The file it was read from.
+    pub file: Arc<Path>,
+    /// Where the HTTP API listens.
+    pub listen: SocketAddr,
+    /// Whether the operator vouches for a TLS proxy in front of an address that is not a loopback one.
+    pub plain_http_behind_proxy: bool,
+    /// Where the state is kept.
+    pub store: StorePath,
+    /// Where the deployment key is kept. It is there and has the right form.
+    pub deployment_key: SecretSource,
+    /// Who may use the API. May be empty.
+    pub tokens: Vec<TokenConfig>,
+    /// The secrets that autoscale configs speak of by name. Each was readable.
+    pub secrets: BTreeMap<SecretName, SecretSource>,
+    /// Who makes machines.
+    pub providers: BTreeMap<ProviderName, ProviderConfig>,
+    /// The pools, in the order of the file.
+    pub pools: Vec<DeclaredPool>,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How much is done at once.
+    pub limits: Limits,
+}
+
+/// The file of the embedded store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StorePath(pub PathBuf);
+
+/// One who may use the API.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TokenConfig {
+    /// Who, for logs and the audit trail.
+    pub name: TokenName,
+    /// What they may do.
+    pub role: Role,
+    /// How they are recognised.
+    pub secret: TokenSecret,
+}
+
+/// The name of an API token: 1 to 63 letters, digits, `.`, `_` or `-`.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct TokenName(String);
+
+impl TokenName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TokenName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TokenName {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        // The rule of all names is the core's.
+        let name: Result<SecretName, InvalidId> = text.parse();
+        name.map(|name| Self(name.into())).map_err(|error| InvalidId { what: "token name", ..error })
+    }
+}
+
+/// How a token is recognised.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TokenSecret {
+    /// It is kept here, and has [`TokenSecret::BYTES`].
+    Source(SecretSource),
+    /// It has this SHA-256, 64 hexadecimal digits. The token itself is nowhere on this machine.
+    Sha256(String),
+}
+
+impl TokenSecret {
+    /// How many bytes a token may have: no fewer than nobody guesses, no more than the API looks at.
+    pub const BYTES: RangeInclusive<usize> = 32..=512;
+}
+
+impl TokenConfig {
+    /// The token as the API recognises it.
+    ///
+    /// # Errors
+    /// [`SecretError`] when it cannot be read.
+    pub fn entry(&self, environment: &Environment) -> Result<TokenEntry, SecretError> {
+        let (name, role) = (self.name.as_str(), self.role);
+        let entry = match &self.secret {
+            TokenSecret::Source(source) => TokenEntry::from_token(name, role, &source.resolve(environment)?),
+            TokenSecret::Sha256(hex) => TokenEntry::from_sha256(name, role, hex),
+        };
+        // Names and hashes have been read by the same rules, so this cannot happen; and a hash of zeros lets nobody in.
+        Ok(entry.unwrap_or(TokenEntry { name: name.into(), role, sha256: [0; 32] }))
+    }
+}
+
+/// A kind of provider that this daemon knows.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum ProviderKind {
+    /// AWS EC2.
+    Aws,
+    /// A simulated cloud in the daemon's own process.
+    Simulated,
+}
+
+impl ProviderKind {
+    const CHOICES: [(&'static str, Self); 2] = [("aws", Self::Aws), ("simulated", Self::Simulated)];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aws => "aws",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
+/// A provider as the file declares it.
+#[derive(Clone, Debug)]
+pub struct ProviderConfig {
+    /// Where its table is.
+    pub place: Place,
+    /// What kind of system it is.
+    pub kind: ProviderKind,
+    /// The kind's own settings: the table without `kind` and without what is read into `credentials`.
+    pub settings: JsonObject,
+    /// What it signs in with; `None`: what the kind finds by itself, or it needs nothing.
+    pub credentials: Option<AwsKeys>,
+}
+
+/// A key pair of AWS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AwsKeys {
+    /// The public half: the key's name.
+    pub access_key_id: String,
+    /// Where the other half is kept.
+    pub secret_access_key: SecretSource,
+    /// Where the session token is kept, for keys that expire.
+    pub session_token: Option<SecretSource>,
+}
+
+/// A pool as the file declares it.
+#[derive(Clone, Debug)]
+pub struct DeclaredPool {
+    /// Its name, unique in the file.
+    pub name: PoolName,
+    /// Its settings, name included, as [`PoolSpec::from_json`](kasm_autoscale_core::config::PoolSpec::from_json) reads them;
+    /// it has read them once without complaint.
+    pub settings: JsonObject,
+    /// Its autoscale configs, in the order of the file.
+    pub configs: Vec<ConfigSpec>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogConfig {
+    /// A level, or levels by target: `info,kasm_daemon=debug`.
+    pub filter: String,
+    /// The form of a line.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text }
+    }
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Calls to one provider that may be under way at once.
+    pub provider_calls: u32,
+    /// Probes of connection ports that may be under way at once.
+    pub probes: u32,
+    /// How long a stopping daemon waits for calls under way; what is then left is looked up at the next start.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { provider_calls: 32, probes: 200, shutdown_grace: Duration::from_secs(10) }
+    }
+}
+
+/// What a file meets on the machine where it is read.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Environment variables, for secrets.
+    pub environment: Environment,
+    /// The kinds of providers that were built into this program.
+    pub kinds: Vec<ProviderKind>,
+}
+
+impl Surroundings {
+    /// The environment of this process, and the kinds this crate was built with.
+    pub fn of_process() -> Self {
+        let mut kinds = vec![ProviderKind::Simulated];
+        if cfg!(feature = "aws") {
+            kinds.push(ProviderKind::Aws);
+        }
+        Self { environment: Environment::of_process(), kinds }
+    }
+}
+
+/// What only others can check.
+pub struct Checks<'a> {
+    /// The settings of a provider. Paths start at the provider's table.
+    pub provider: &'a mut dyn FnMut(&ProviderName, &ProviderConfig) -> Vec<Problem>,
+    /// An autoscale config that is right in itself. Paths start at the config's table. It is called for those configs whose
+    /// provider has no mistakes and whose secrets could be read.
+    pub config: &'a mut dyn FnMut(&ConfigCheck<'_>) -> Vec<Problem>,
+}
+
+impl fmt::Debug for Checks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Checks")
+    }
+}
+
+/// An autoscale config to check.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigCheck<'a> {
+    /// The config.
+    pub spec: &'a ConfigSpec,
+    /// Its provider.
+    pub provider: &'a ProviderConfig,
+    /// All secrets that could be read.
+    pub secrets: &'a SecretStore,
+}
+
+/// Reads a config file.
+///
+/// # Errors
+/// All its mistakes, in the order of the file. After an error of TOML's own syntax the fields are not checked, since
+/// they may not be what was meant.
+pub fn load(
+    path: &Path,
+    surroundings: &Surroundings,
+    checks: &mut Checks<'_>,
+) -> Result<(DaemonConfig, Vec<Warning>), Vec<Mistake>> {
+    let text = Text::read(path, FILE_BYTES_MAX).map_err(|error| {
+        let (place, allowed) = match error {
+            Unreadable::Whole(allowed) => (Text::whole(path), allowed),
+            Unreadable::At(place, allowed) => (place, allowed),
+        };
+        vec![Mistake { place, problem: Problem::new("", "", allowed) }]
+    })?;
+    let Parsed { document, problems, sound } = Document::parse(text);
+    let mut report = Report::new(&document);
+    let lines: Vec<usize> = problems.iter().map(|(place, _)| place.line).collect();
+    problems.into_iter().for_each(|(place, problem)| report.mistake_at(place, problem));
+    let config = sound.then(|| {
+        Loader { document: &document, folder: text::folder_of(path), surroundings, report: &mut report }.read(checks)
+    });
+    let (mut mistakes, warnings) = report.finish();
+    // That a value is missing goes without saying where it could not be read.
+    mistakes.retain(|mistake| {
+        !["nothing", "null"].contains(&&*mistake.problem.given) || !lines.contains(&mistake.place.line)
+    });
+    match config.flatten() {
+        Some(config) if mistakes.is_empty() => Ok((config, warnings)),
+        _ => Err(mistakes),
+    }
+}
+
+/// What reading the tables of one file needs.
+struct Loader<'a, 'd> {
+    document: &'d Document,
+    /// Where paths in the file start.
+    folder: PathBuf,
+    surroundings: &'a Surroundings,
+    report: &'a mut Report<'d>,
+}

@@ -1,0 +1,238 @@
+//! `kasm-daemon run`, `check`, `token` and `key`.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use kasm_autoscale_core::execute::check_config;
+use kasm_autoscale_core::fields::Problem;
+use kasm_autoscale_core::id::{DeploymentId, ProviderName};
+use kasm_autoscale_core::ports::VmProvider;
+use secrecy::ExposeSecret;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::api::{Limits, ServeError, Setup, serve_with};
+use crate::auth::{NewTokenError, Tokens, generate_token};
+use crate::clock::Clock;
+use crate::driver::CallLimits;
+use crate::file::{Checks, ConfigCheck, DaemonConfig, LogConfig, LogFormat, ProviderConfig, SCRIPTS_ARE_CHECKED, Surroundings, Warning, load};
+use crate::host::{Host, HostError, Registry, World};
+use crate::metrics::Metrics;
+use crate::probe::{AddressGuard, NetProber};
+use crate::providers::build;
+use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
+use crate::store::{SqliteStore, Store, StoreError};
+
+/// Why the daemon does not run, or does not run any more.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The config file has mistakes: one line each.
+    #[error("the config file has mistakes:\n{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// Nobody could use the API.
+    #[error("the config file declares no [[token]], so nobody could use the API; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own")]
+    NoTokens,
+    /// A secret cannot be read any more.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The deployment key is none.
+    #[error("the deployment key is not one: {0} in place of 64 hexadecimal digits; make one with `kasm-daemon key`")]
+    Key(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pools cannot be driven.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The system refused something else.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// What `check` found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Checked {
+    /// Every mistake and warning, one line each, and a last line that sums up.
+    pub text: String,
+    /// Whether the daemon would start with the file.
+    pub sound: bool,
+}
+
+/// Reads a config file and tells all its mistakes.
+pub async fn check(path: &Path) -> Checked {
+    match load_checked(path) {
+        Ok((config, warnings)) => {
+            let mut lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            if !SCRIPTS_ARE_CHECKED {
+                lines.push("startup scripts were not checked for PowerShell syntax: built without the feature script-check".into());
+            }
+            let configs: usize = config.pools.iter().map(|pool| pool.configs.len()).sum();
+            let (providers, pools) = (config.providers.len(), config.pools.len());
+            lines.push(format!("{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {} warnings", path.display(), warnings.len()));
+            Checked { text: lines.join("\n"), sound: true }
+        }
+        Err(mut lines) => {
+            let count = lines.len();
+            lines.push(format!("{}: {count} {}", path.display(), if count == 1 { "mistake" } else { "mistakes" }));
+            Checked { text: lines.join("\n"), sound: false }
+        }
+    }
+}
+
+/// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.
+fn load_checked(path: &Path) -> Result<(DaemonConfig, Vec<Warning>), Vec<String>> {
+    let surroundings = Surroundings::of_process();
+    let environment = surroundings.environment.clone();
+    // For checks alone: no store is opened and no key is used.
+    let nowhere = DeploymentId::from_bytes([0; 16]);
+    let key = kasm_autoscale_core::token::DeploymentKey::new([0; 32]);
+    let make = |config: &ProviderConfig| -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
+        tokio::task::block_in_place(|| Handle::current().block_on(build(config, nowhere, &environment)))
+    };
+    let mut check_provider = |_: &ProviderName, config: &ProviderConfig| make(config).err().unwrap_or_default();
+    let mut check_one = |check: &ConfigCheck<'_>| {
+        let mut registry = Registry::default();
+        match make(check.provider) {
+            Ok(provider) => registry.add(check.spec.provider.clone(), provider),
+            Err(problems) => return problems,
+        }
+        check_config(check.spec, &key, &registry, check.secrets)
+    };
+    let mut checks = Checks { provider: &mut check_provider, config: &mut check_one };
+    load(path, &surroundings, &mut checks).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+}
+
+/// Runs the daemon until it is told to stop by SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// [`RunError`]. Nothing has been driven when it does not start.
+pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
+    let (config, warnings) = load_checked(path).map_err(RunError::Config)?;
+    start_log(&config.log);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let environment = Environment::of_process();
+    let tokens = tokens(&config, insecure_no_auth, &environment)?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
+    let host = Arc::new(Host::start(world(&config, &environment).await?, &config.pools).await?);
+    let stop = CancellationToken::new();
+    let limits = Limits { grace: config.limits.shutdown_grace, ..Limits::default() };
+    let setup = Setup { host: host.clone(), tokens, limits, pages: Router::new() };
+    let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
+    let ended = tokio::select! {
+        told = told_to_stop() => told.map_err(RunError::Io),
+        // Without its API the daemon is of no use.
+        () = stop.cancelled() => Ok(()),
+    };
+    tracing::info!("stopping; machines go on, and the next start finds them");
+    stop.cancel();
+    let served = api.await.map_err(io::Error::other)?;
+    host.stop().await;
+    served?;
+    ended
+}
+
+fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, RunError> {
+    match (insecure_no_auth, config.tokens.is_empty()) {
+        (true, _) => Ok(Tokens::none()),
+        (false, true) => Err(RunError::NoTokens),
+        (false, false) => {
+            let entries: Result<Vec<_>, SecretError> = config.tokens.iter().map(|token| token.entry(environment)).collect();
+            Ok(Tokens::new(entries?))
+        }
+    }
+}
+
+async fn world(config: &DaemonConfig, environment: &Environment) -> Result<World, RunError> {
+    let key = deployment_key(&config.deployment_key.resolve(environment)?).map_err(RunError::Key)?;
+    let (secrets, errors) = SecretStore::resolve(&config.secrets, environment);
+    if let Some((_, error)) = errors.into_iter().next() {
+        return Err(error.into());
+    }
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.0)?);
+    let mut providers = Registry::default();
+    for (name, provider) in &config.providers {
+        let built = build(provider, store.deployment(), environment).await;
+        let mistakes = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.below(&format!("provider.{name}")).to_string()).collect();
+        providers.add(name.clone(), built.map_err(|problems| RunError::Config(mistakes(problems)))?);
+    }
+    let calls = CallLimits { calls: config.limits.provider_calls, probes: config.limits.probes, grace: config.limits.shutdown_grace };
+    Ok(World {
+        clock: Clock::start(),
+        store,
+        providers,
+        prober: Arc::new(NetProber::new(AddressGuard::Any)),
+        secrets: Arc::new(secrets),
+        key,
+        metrics: Metrics::default(),
+        calls,
+    })
+}
+
+#[cfg(unix)]
+async fn told_to_stop() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => result,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+async fn told_to_stop() -> io::Result<()> {
+    tokio::signal::ctrl_c().await
+}
+
+/// Starts the log on standard error. A second start in one process changes nothing.
+fn start_log(config: &LogConfig) {
+    // The file's reader has accepted the filter.
+    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // It fails when there is a log already.
+    drop(match config.format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    });
+}
+
+/// The demo's log: only what is wrong, since the terminal is its screen.
+pub fn log_for_demo() {
+    start_log(&LogConfig { filter: "warn".into(), format: LogFormat::Text });
+}
+
+/// Makes an API token: what to print.
+///
+/// # Errors
+/// [`NewTokenError`] when the name is none or the system gives no random bytes.
+pub fn token(name: &str) -> Result<String, NewTokenError> {
+    let made = generate_token(name)?;
+    Ok(format!("token (shown once): {}\nin the config file:\n\n[[token]]\nname = \"{name}\"\nrole = \"admin\"\nsha256 = \"{}\"", made.token.expose_secret(), made.sha256))
+}
+
+/// Makes a deployment key: what to print.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn key() -> Result<String, io::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

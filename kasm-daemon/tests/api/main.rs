@@ -1,0 +1,12 @@
+//! The HTTP API as its users meet it: a real host, a real store, real HTTP over loopback, a simulated cloud.
+
+mod client;
+mod document;
+mod journeys;
+mod limits;
+mod machines;
+mod mistakes;
+mod roles;
+mod secrets;
+mod sessions;
+mod stage;

@@ -1,0 +1,171 @@
+//! A real host with real HTTP on loopback; only the cloud is simulated.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
+use kasm_autoscale_core::id::SecretName;
+use kasm_autoscale_core::ports::Secrets;
+use kasm_autoscale_core::testing::cloud::Booted;
+use kasm_autoscale_core::token::DeploymentKey;
+use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
+use kasm_daemon::auth::{Role, TokenEntry, Tokens, generate_token};
+use kasm_daemon::clock::Clock;
+use kasm_daemon::file::DeclaredPool;
+use kasm_daemon::host::{Host, Registry, World};
+use kasm_daemon::metrics::Metrics;
+use kasm_daemon::probe::{AddressGuard, NetProber};
+use kasm_daemon::store::SqliteStore;
+use kasm_providers::simulated::{SimulatedProvider, SimulatedSettings};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Ask;
+
+/// The password that the host keeps under the name `rdp-password`.
+pub(crate) const PASSWORD: &str = "canary-PASSWORD-7f3a\"\\<";
+/// Every byte of the deployment key.
+pub(crate) const KEY_BYTE: u8 = 0x5a;
+
+struct Kept;
+
+impl Secrets for Kept {
+    fn secret(&self, name: &SecretName) -> Option<SecretString> {
+        (name.as_str() == "rdp-password").then(|| SecretString::from(PASSWORD.to_owned()))
+    }
+}
+
+/// Everything one test needs, and nothing it shares with another.
+pub(crate) struct Stage {
+    pub(crate) host: Arc<Host>,
+    pub(crate) address: SocketAddr,
+    pub(crate) tokens: BTreeMap<Role, String>,
+    pub(crate) provider: Arc<SimulatedProvider>,
+    pub(crate) booted: Mutex<mpsc::Receiver<Booted>>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) served: JoinHandle<Result<(), ServeError>>,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) fn object(value: Value) -> JsonObject {
+    value.as_object().unwrap().clone()
+}
+
+/// A config that makes machines at once.
+pub(crate) fn config(name: &str, changes: Value) -> Value {
+    let mut config = object(json!({ "name": name, "provider": "cloud", "max_servers": 1 }));
+    config.extend(object(changes));
+    config.into()
+}
+
+async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> Arc<Host> {
+    let mut providers = Registry::default();
+    providers.add("cloud".parse().unwrap(), provider.clone());
+    let world = World {
+        clock: Clock::start(),
+        store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
+        providers,
+        prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
+        secrets: Arc::new(Kept),
+        key: DeploymentKey::new([KEY_BYTE; 32]),
+        metrics: Metrics::default(),
+        calls: kasm_daemon::driver::CallLimits::default(),
+    };
+    // What the config file would say.
+    let stone = ConfigSpec::from_json(&object(config("stone", json!({ "max_servers": 0 })))).unwrap();
+    let declared = DeclaredPool {
+        name: "filed".parse().expect("a name"),
+        settings: object(json!({ "name": "filed" })),
+        configs: vec![stone],
+    };
+    Arc::new(Host::start(world, &[declared]).await.unwrap())
+}
+
+fn quick() -> Arc<SimulatedProvider> {
+    let millis = |from, to| Duration::from_millis(from)..=Duration::from_millis(to);
+    let mut settings = SimulatedSettings { poll_busy: Duration::from_millis(20), ..SimulatedSettings::default() };
+    settings.cloud.provision_time = millis(10, 20);
+    settings.cloud.boot_time = millis(20, 40);
+    settings.cloud.delete_time = millis(10, 20);
+    Arc::new(SimulatedProvider::new(settings))
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        Self::with(Limits::default(), Router::new()).await
+    }
+
+    pub(crate) async fn with(limits: Limits, pages: Router) -> Self {
+        let mut texts = BTreeMap::new();
+        let mut entries = vec![];
+        for role in Role::ALL {
+            let new = generate_token(role.as_str()).unwrap();
+            entries.push(TokenEntry::from_sha256(role.as_str(), role, &new.sha256).unwrap());
+            texts.insert(role, new.token.expose_secret().to_owned());
+        }
+        Self::guarded(Tokens::new(entries), texts, limits, pages).await
+    }
+
+    pub(crate) async fn guarded(tokens: Tokens, texts: BTreeMap<Role, String>, limits: Limits, pages: Router) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let provider = quick();
+        let booted = Mutex::new(provider.booted());
+        let host = host(&provider, &folder).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let setup = Setup { host: host.clone(), tokens, limits, pages };
+        let served = tokio::spawn(serve_with(setup, listener, stop.clone()));
+        Self { host, address, tokens: texts, provider, booted, stop, served, _folder: folder }
+    }
+
+    /// A request without a token.
+    pub(crate) fn bare(&self, method: &str, path: &str) -> Ask {
+        Ask { address: self.address, method: method.into(), path: path.into(), headers: vec![], body: None }
+    }
+
+    /// A request with the token of this role.
+    pub(crate) fn as_role(&self, role: Role, method: &str, path: &str) -> Ask {
+        self.bare(method, path).header("authorization", &format!("Bearer {}", self.tokens[&role]))
+    }
+
+    pub(crate) fn admin(&self, method: &str, path: &str) -> Ask {
+        self.as_role(Role::Admin, method, path)
+    }
+
+    /// A pool with a config, and the first server of it when it is ready.
+    pub(crate) async fn pool_with(&self, pool: &str, config: Value) -> Value {
+        self.admin("POST", "/v1/pools").json(&json!({ "name": pool })).send().await.expect(201);
+        self.admin("POST", &format!("/v1/pools/{pool}/configs")).json(&config).send().await.expect(201);
+        self.until(&format!("/v1/pools/{pool}/servers?phase=ready"), |list| list["servers"].get(0).cloned()).await
+    }
+
+    /// Asks until the answer is as wished.
+    pub(crate) async fn until<T>(&self, path: &str, wished: impl Fn(&Value) -> Option<T>) -> T {
+        let mut last = Value::Null;
+        for _ in 0..400 {
+            last = self.admin("GET", path).send().await.json();
+            if let Some(found) = wished(&last) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{path} never was as wished; last: {last:#}");
+    }
+
+    /// The check-in token that the next machine was booted with.
+    pub(crate) async fn next_checkin_token(&self) -> String {
+        let booted = tokio::time::timeout(Duration::from_secs(20), async { self.booted.lock().await.recv().await })
+            .await
+            .unwrap()
+            .unwrap();
+        booted.user_data.unwrap().expose_secret().split('\'').nth(1).unwrap().to_owned()
+    }
+}

@@ -1,0 +1,2 @@
+Write-Host 1
+if ($x) { 2 }

@@ -1,0 +1,2 @@
+# no password is known here
+$p = "{connection_password}"
