@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::cloud::{Cloud, unhurried};
-use common::{Dice, Host, pool_spec, provider, secs};
+use common::{Dice, Host, T0, pool_spec, provider, secs};
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::id::{CommandId, ConfigName, ServerId, ServerKey};
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::report::What;
-use kasm_autoscale_core::row::Outputs;
+use kasm_autoscale_core::row::{Outputs, RowKey, Write};
 use kasm_autoscale_core::server::{Phase, PhaseKind};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
 use kasm_autoscale_core::time::Timestamp;
@@ -48,15 +48,17 @@ struct Walk {
     deletes: u32,
     steps: u32,
     steps_at_once: u32,
+    /// A digest of all that was put out, without the instants.
+    trace: u64,
 }
 
 impl Walk {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, start: Timestamp) -> Self {
         let mut spec = pool_spec();
         spec.queue_deadline = secs(300);
         spec.queue_max = 10;
         let mut walk = Self {
-            host: Host::new(spec),
+            host: Host::beginning_at(start, spec),
             cloud: Cloud::new(),
             dice: Dice(seed),
             due: BTreeMap::new(),
@@ -67,6 +69,7 @@ impl Walk {
             deletes: 0,
             steps: 0,
             steps_at_once: 0,
+            trace: 0,
         };
         let mut facts: Vec<Fact> = CONFIGS.iter().map(|(_, name, _)| Fact::ProviderKnown(provider(name), unhurried())).collect();
         facts.extend((0..CONFIGS.len()).map(|index| walk.config_fact(index, true)));
@@ -111,6 +114,8 @@ impl Walk {
         }
         let outputs = self.host.save(batch);
         self.expect_sound(&outputs);
+        self.record(&outputs);
+        self.expect_settled();
         if after {
             return self.crash();
         }
@@ -123,6 +128,27 @@ impl Walk {
         self.steps_at_once = if stands_still { self.steps_at_once + 1 } else { 0 };
         let chases = self.steps_at_once >= 20;
         assert!(!chases, "woken at {} again and again: {:#?}", self.host.now, self.host.pool.report());
+    }
+
+    fn record(&mut self, outputs: &Outputs) {
+        let commands: Vec<_> = outputs.commands.iter().map(|command| (command.id, command.action.verb(), self.host.server_of(&command.action))).collect();
+        let phases: Vec<_> = self.host.pool.servers().map(|server| (server.id, server.phase.kind(), server.sessions)).collect();
+        let wake_in = outputs.wake_at.map(|wake_at| wake_at.since(self.host.now));
+        let text = format!("{commands:?} {phases:?} {wake_in:?} {}", outputs.events.len());
+        // FNV-1a.
+        self.trace = text.bytes().fold(self.trace, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    }
+
+    /// I-17: deciding again on the same picture at the same instant decides nothing.
+    fn expect_settled(&mut self) {
+        if self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now) && self.steps % 8 == 0 {
+            let again = self.host.decide(vec![]);
+            // Of what was just made, some may turn out to be a surplus, where servers are of several sizes.
+            let is_memory = |write: &Write| matches!(write.key(), RowKey::Memory(_));
+            assert!(again.writes().iter().all(is_memory), "I-17 {:?}", again.writes());
+            let outputs = self.host.save(again);
+            assert!(outputs.commands.is_empty(), "I-17 {outputs:?}");
+        }
     }
 
     fn at(&mut self, at: Timestamp, due: Due) {
@@ -267,6 +293,7 @@ impl Walk {
                 assert!(!still_there || self.host.phase(*server) == PhaseKind::Ready, "I-03 {session} placed on {server}");
             }
         }
+        self.expect_true_to_the_cloud(outputs);
         let mut on_server: BTreeMap<ServerId, u32> = BTreeMap::new();
         for session in self.host.pool.sessions() {
             if let SessionState::Active { server, .. } = session.state {
@@ -282,6 +309,18 @@ impl Walk {
         }
         if self.steps % 64 == 0 {
             self.host.store.expect_like(&self.host.pool);
+        }
+    }
+
+    /// I-23: what is taken for gone is gone.
+    fn expect_true_to_the_cloud(&mut self, outputs: &Outputs) {
+        for event in &outputs.events {
+            let What::Server { server, phase, why, .. } = &event.what else { continue };
+            let lost = why.as_deref() == Some("machine is no longer there");
+            if *phase == PhaseKind::Gone || (*phase == PhaseKind::Deleting && lost) {
+                let there = self.cloud.is_there(*server, self.host.now);
+                assert!(!there, "I-23 {server} {phase}, and its machine is there: {why:?}");
+            }
         }
     }
 
@@ -324,8 +363,9 @@ impl Walk {
     }
 }
 
-fn walk(seed: u64) {
-    let mut walk = Walk::new(seed);
+/// The noisy part of a walk.
+fn wander(seed: u64, start: Timestamp) -> Walk {
+    let mut walk = Walk::new(seed, start);
     while walk.steps < 900 {
         walk.somebody_does_something();
         let pause = match walk.dice.below(20) {
@@ -334,6 +374,11 @@ fn walk(seed: u64) {
         };
         walk.run(pause);
     }
+    walk
+}
+
+fn walk(seed: u64) {
+    let mut walk = wander(seed, T0);
     // All trouble stops, and nobody comes any more.
     walk.cloud.has_faults = false;
     let facts = (0..CONFIGS.len()).map(|index| walk.config_fact(index, true)).collect();
@@ -373,4 +418,14 @@ fn i_01_to_i_20_hold_on_random_walks_and_after_them() {
         }
     }
     assert!(failed.is_empty(), "walks of these seeds failed: {failed:?}");
+}
+
+#[test]
+fn i_36_the_same_walk_twice_and_in_another_year_is_the_same() {
+    for seed in 0..4 {
+        let trace = wander(seed, T0).trace;
+        assert_eq!(trace, wander(seed, T0).trace, "seed {seed}");
+        assert_eq!(trace, wander(seed, T0 + secs(400 * 86_400)).trace, "seed {seed}, shifted in time");
+        assert_ne!(trace, wander(seed + 1000, T0).trace, "another seed is another walk");
+    }
 }

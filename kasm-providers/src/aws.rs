@@ -212,8 +212,8 @@ impl VmProvider for AwsProvider {
         Capabilities {
             kind: "aws",
             visibility_lag: self.settings.visibility_lag,
-            poll_busy: Duration::from_secs(5),
-            poll_idle: Duration::from_secs(60),
+            poll_busy: self.settings.poll_busy,
+            poll_idle: self.settings.poll_idle,
             creates_in_flight_max: self.settings.creates_in_flight_max,
             call_timeout: self.settings.call_timeout,
         }

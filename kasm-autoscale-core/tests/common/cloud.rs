@@ -1,6 +1,6 @@
 //! A cloud for the random walk: it keeps to the contract of `ports`, and uses all the freedom the contract leaves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, CreateMachine, Outcome};
@@ -48,6 +48,8 @@ pub struct Cloud {
     pub machines: BTreeMap<MachineRef, Vm>,
     /// Operations, and the machines they are about to name.
     operations: BTreeMap<OpRef, (Timestamp, MachineRef)>,
+    /// Servers of which there were two machines, so that nobody can say which of them is meant.
+    doubled: BTreeSet<ServerId>,
     pub has_faults: bool,
     made: u64,
 }
@@ -58,7 +60,7 @@ fn later(dice: &mut Dice, now: Timestamp, most_secs: u64) -> Timestamp {
 
 impl Cloud {
     pub const fn new() -> Self {
-        Self { machines: BTreeMap::new(), operations: BTreeMap::new(), has_faults: true, made: 0 }
+        Self { machines: BTreeMap::new(), operations: BTreeMap::new(), doubled: BTreeSet::new(), has_faults: true, made: 0 }
     }
 
     /// Lets machines go whose time has come.
@@ -70,6 +72,12 @@ impl Cloud {
     pub fn count(&mut self, config: ConfigId, now: Timestamp) -> usize {
         self.forget(now);
         self.machines.values().filter(|vm| vm.config == config && !vm.is_duplicate).count()
+    }
+
+    /// Whether the machine of this server is there, and not on its way out.
+    pub fn is_there(&mut self, server: ServerId, now: Timestamp) -> bool {
+        self.forget(now);
+        !self.doubled.contains(&server) && self.machines.values().any(|vm| vm.server == server && vm.gone_at.is_none())
     }
 
     fn fault(&self, dice: &mut Dice, permille: u64) -> bool {
@@ -117,6 +125,7 @@ impl Cloud {
         let reference = self.make(dice, now, born_at, create, false);
         if self.fault(dice, 20) {
             self.make(dice, now, now, create, true);
+            self.doubled.insert(create.server.server);
         }
         if self.fault(dice, 30) {
             return Err(Self::error(dice, Certainty::Unknown));

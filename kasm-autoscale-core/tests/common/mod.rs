@@ -151,9 +151,13 @@ pub struct Host {
 
 impl Host {
     pub fn new(spec: PoolSpec) -> Self {
-        let pool = Pool::new(spec, T0);
+        Self::beginning_at(T0, spec)
+    }
+
+    pub fn beginning_at(now: Timestamp, spec: PoolSpec) -> Self {
+        let pool = Pool::new(spec, now);
         let (store, providers, in_flight) = (Store::default(), BTreeMap::new(), BTreeMap::new());
-        Self { pool, store, now: T0, providers, in_flight, wake_at: None }
+        Self { pool, store, now, providers, in_flight, wake_at: None }
     }
 
     /// Steps, checks, saves, and only then takes the outputs.

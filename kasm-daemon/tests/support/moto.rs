@@ -60,7 +60,8 @@ impl Moto {
     /// Every instance there ever was, those that are terminated included.
     pub(crate) fn instances(&self) -> Vec<Instance> {
         let xml = self.call(&[("Action", "DescribeInstances")]);
-        let instances: Vec<Instance> = xml.split("<instanceId>").skip(1).map(instance).collect();
+        // moto writes the architecture of each instance first.
+        let instances: Vec<Instance> = xml.split("<architecture>").skip(1).map(instance).collect();
         for instance in &instances {
             let loopback = instance.address.is_empty() || instance.address.starts_with("127.");
             assert!(loopback, "moto gave out the address {}, which is not a loopback one", instance.address);
@@ -79,9 +80,9 @@ impl Moto {
     }
 }
 
-/// Reads one instance from the text behind its `<instanceId>`.
+/// Reads one instance from its part of the answer.
 fn instance(xml: &str) -> Instance {
-    let id = xml.split('<').next().unwrap_or_default().to_owned();
+    let id = tag(xml, "instanceId").expect("an instance has an id").to_owned();
     let state = xml.split("<instanceState>").nth(1).and_then(|rest| tag(rest, "name")).unwrap_or_default().to_owned();
     let address = tag(xml, "privateIpAddress").unwrap_or_default().to_owned();
     let set = xml.split("<tagSet>").nth(1).and_then(|rest| rest.split("</tagSet>").next()).unwrap_or_default();

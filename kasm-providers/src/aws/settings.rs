@@ -65,6 +65,11 @@ pub struct AwsSettings {
     /// How long a machine may be missing from answers although it exists. EC2 does not say; its own advice is to wait up
     /// to about five minutes (API Reference, "Eventual consistency").
     pub visibility_lag: Duration,
+    /// How often machines are listed while something is expected to change.
+    pub poll_busy: Duration,
+    /// How often they are listed while nothing is. The calls of all tools on an account come out of one allowance (EC2
+    /// Developer Guide, "Request throttling").
+    pub poll_idle: Duration,
     /// Machines in one page of a list: 5 to 1000 (API Reference, DescribeInstances).
     pub page_size: u16,
     /// Creates under way at once, per config.
@@ -74,6 +79,7 @@ pub struct AwsSettings {
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 const CALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const VISIBILITY_LAG: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const POLL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 const PAGE_SIZE: RangeInclusive<u64> = 5..=1000;
 const CREATES_IN_FLIGHT: RangeInclusive<u64> = 1..=1000;
 const REGION_RULE: &str = "the name of a region, as in \"eu-central-1\"";
@@ -92,13 +98,15 @@ impl AwsSettings {
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(30),
             visibility_lag: Duration::from_secs(300),
+            poll_busy: Duration::from_secs(5),
+            poll_idle: Duration::from_secs(60),
             page_size: 1000,
             creates_in_flight_max: 20,
         }
     }
 
     /// Reads the fields `region`, `endpoint_url`, `profile`, `address` (`private`, `public` or `private_dns`),
-    /// `connect_timeout`, `call_timeout`, `visibility_lag`, `page_size` and `creates_in_flight_max`. The caller brings the
+    /// `connect_timeout`, `call_timeout`, `visibility_lag`, `poll_busy`, `poll_idle`, `page_size` and `creates_in_flight_max`. The caller brings the
     /// credentials, since only it knows where secrets are kept, and calls [`Fields::finish`].
     pub fn read(fields: &mut Fields<'_>, credentials: AwsCredentials) -> Option<Self> {
         let region = fields.text("region");
@@ -114,6 +122,8 @@ impl AwsSettings {
         settings.connect_timeout = fields.span("connect_timeout", CONNECT_TIMEOUT).unwrap_or(settings.connect_timeout);
         settings.call_timeout = fields.span("call_timeout", CALL_TIMEOUT).unwrap_or(settings.call_timeout);
         settings.visibility_lag = fields.span("visibility_lag", VISIBILITY_LAG).unwrap_or(settings.visibility_lag);
+        settings.poll_busy = fields.span("poll_busy", POLL).unwrap_or(settings.poll_busy);
+        settings.poll_idle = fields.span("poll_idle", POLL).unwrap_or(settings.poll_idle);
         settings.page_size = fields.integer("page_size", PAGE_SIZE).unwrap_or(settings.page_size);
         let creates = fields.integer("creates_in_flight_max", CREATES_IN_FLIGHT);
         settings.creates_in_flight_max = creates.unwrap_or(settings.creates_in_flight_max);

@@ -1,0 +1,176 @@
+//! What facts may and may not change: order, grouping, repetition, clocks that run backwards, and rows that are not a pool's.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Host, T0, known, pool_spec, request, secs, ses, set, srv};
+use kasm_autoscale_core::command::Outcome;
+use kasm_autoscale_core::id::{CommandId, ServerId, UserName};
+use kasm_autoscale_core::input::{Answer, Fact, Input, Refusal, Ticket};
+use kasm_autoscale_core::ports::{MachineRef, Progress};
+use kasm_autoscale_core::pool::Pool;
+use kasm_autoscale_core::row::{ROW_FORMAT, RestoreError, Row};
+use kasm_autoscale_core::session::SessionRequest;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn pool_of(per: u32, min: u32) -> Host {
+    let mut host = Host::new(pool_spec());
+    host.step([known("aws"), set(json!({ "minimum_available_sessions": min, "max_sessions_per_server": per }))]);
+    host
+}
+
+/// Where everybody is.
+fn seats(host: &Host) -> BTreeMap<UserName, Option<ServerId>> {
+    host.pool.sessions().map(|session| (session.user.clone(), session.server())).collect()
+}
+
+proptest! {
+    /// What is decided depends on the picture, not on how many steps it took to paint it.
+    #[test]
+    fn requests_one_by_one_end_as_requests_at_once(users in proptest::collection::vec(0..30_u8, 1..40), per in 1..5_u32, min in 0..8_u32) {
+        let (mut at_once, mut one_by_one) = (pool_of(per, min), pool_of(per, min));
+        let facts: Vec<Fact> = users.iter().map(|user| request(&format!("u{user}"))).collect();
+        at_once.step(facts.clone());
+        facts.into_iter().for_each(|fact| drop(one_by_one.step([fact])));
+        prop_assert_eq!(seats(&at_once), seats(&one_by_one));
+        prop_assert_eq!(at_once.pool.servers().count(), one_by_one.pool.servers().count());
+        let rows = |host: &Host| host.store.rows.iter().filter(|(key, _)| key.starts_with("ser")).map(|(_, row)| row.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(rows(&at_once), rows(&one_by_one));
+    }
+
+    /// I-34: a caller who asks again, however often, gets one session and the same answer.
+    #[test]
+    fn i_34_the_same_key_is_the_same_session(repeats in 1..20_usize) {
+        let mut host = pool_of(1, 1);
+        let wish = || Input {
+            ticket: Some(Ticket(7)),
+            fact: Fact::SessionRequested(SessionRequest { user: "ann".parse().unwrap(), zone: None, key: Some("k".into()) }),
+        };
+        for _ in 0..repeats {
+            let outputs = host.step_inputs(vec![wish()]);
+            prop_assert_eq!(outputs.answers, vec![(Ticket(7), Answer::Session(ses(1)))]);
+        }
+        prop_assert_eq!(host.pool.sessions().count(), 1);
+    }
+}
+
+#[test]
+fn an_outcome_that_comes_twice_or_from_nowhere_is_ignored() {
+    let mut host = pool_of(1, 1);
+    let command = host.command("create", Some(srv(1))).unwrap();
+    let made = Outcome::Progress(Ok(Progress::Done { machine: Some(MachineRef("i-1".into())) }));
+    host.step([Fact::Finished(command.id, made.clone())]);
+    let before = host.store.clone();
+    let other = Outcome::Progress(Ok(Progress::Done { machine: Some(MachineRef("i-2".into())) }));
+    host.step([Fact::Finished(command.id, other), Fact::Finished(CommandId::new(9999), made)]);
+    assert_eq!(host.store, before);
+}
+
+#[test]
+fn i_28_a_clock_that_runs_backwards_changes_nothing() {
+    let mut host = pool_of(1, 1);
+    host.now = T0 + secs(600);
+    host.step([request("ann")]);
+    let before = host.store.clone();
+    host.now = T0;
+    let outputs = host.step([]);
+    assert_eq!(host.store, before);
+    assert!(outputs.wake_at.is_some_and(|wake_at| wake_at > T0 + secs(600)), "{:?}", outputs.wake_at);
+    // Nor after a restart: the pool knows the latest instant it wrote.
+    host.crash();
+    host.step([Fact::SessionEnded(ses(1))]);
+    assert!(host.pool.session(ses(1)).is_some(), "the session has not been over for ten minutes yet");
+}
+
+#[test]
+fn tickets_are_answered_in_order_and_only_once() {
+    let mut host = pool_of(1, 1);
+    let facts = [request("ann"), Fact::SessionEnded(ses(1)), Fact::SessionEnded(ses(1)), Fact::DrainAsked(srv(9))];
+    let inputs = facts.into_iter().zip(1..).map(|(fact, n)| Input { ticket: Some(Ticket(n)), fact }).collect();
+    let outputs = host.step_inputs(inputs);
+    let refused = |refusal| Answer::Refused(refusal);
+    let expected = vec![
+        (Ticket(1), Answer::Session(ses(1))),
+        (Ticket(2), Answer::Session(ses(1))),
+        (Ticket(3), refused(Refusal::SessionEnded { session: ses(1) })),
+        (Ticket(4), refused(Refusal::UnknownServer { server: srv(9) })),
+    ];
+    assert_eq!(outputs.answers, expected);
+    assert!(host.step([]).answers.is_empty());
+}
+
+#[test]
+fn the_ids_of_a_pool_cannot_be_changed() {
+    let mut host = pool_of(1, 1);
+    let mut spec = pool_spec();
+    spec.id = kasm_autoscale_core::id::PoolId::from_bytes([9; 16]);
+    spec.queue_max = 3;
+    host.step([Fact::PoolSet(Box::new(spec))]);
+    assert_eq!((host.pool.spec().id, host.pool.spec().queue_max), (pool_spec().id, 3));
+}
+
+// --- rows ---
+
+fn rows() -> Vec<Row> {
+    let mut host = pool_of(2, 1);
+    host.step([request("ann")]);
+    host.store.load()
+}
+
+fn refused(rows: Vec<Row>) -> RestoreError {
+    Pool::restore(rows, T0).map(|pool| panic!("restored: {pool:?}")).unwrap_err()
+}
+
+#[test]
+fn i_30_restoring_twice_is_restoring_once() {
+    let restored = |rows: Vec<Row>| Pool::restore(rows, T0).unwrap();
+    let once = format!("{:?}", restored(rows()).report());
+    let mut backwards = rows();
+    backwards.reverse();
+    assert_eq!(format!("{:?}", restored(backwards).report()), once, "rows come in any order");
+    let mut pool = restored(rows());
+    let mut store = common::Store::default();
+    rows().iter().for_each(|row| store.save(&[kasm_autoscale_core::row::Write::Put(row.clone())]));
+    store.save(pool.step(T0, [Input::from(known("aws"))]).writes());
+    store.expect_like(&pool);
+    store.expect_like(&restored(store.load()));
+}
+
+#[test]
+fn i_32_rows_that_are_not_a_pool_are_refused_with_the_reason() {
+    assert_eq!(refused(vec![]), RestoreError::NoPool);
+    assert_eq!(refused(rows().into_iter().filter(|row| !matches!(row, Row::Pool(_))).collect()), RestoreError::NoPool);
+    let mut twice = rows();
+    twice.push(twice[0].clone());
+    assert_eq!(refused(twice), RestoreError::Twice("config/1/1".into()));
+    let without = |unwanted: fn(&Row) -> bool| rows().into_iter().filter(|row| !unwanted(row)).collect::<Vec<_>>();
+    let missing = refused(without(|row| matches!(row, Row::Config(_))));
+    assert_eq!(missing.to_string(), "row memory/1 speaks of cfg-1, which is not there");
+    let no_edition = rows().into_iter().map(|row| match row {
+        Row::Config(mut config) => {
+            config.generation = 7;
+            Row::Config(config)
+        }
+        row => row,
+    });
+    assert_eq!(refused(no_edition.collect()).to_string(), "row server/1 speaks of config/1/1, which is not there");
+    let slot_twice = rows().into_iter().flat_map(|row| match row {
+        Row::Server(server) => {
+            let mut other = server.clone();
+            other.id = srv(77);
+            vec![Row::Server(server), Row::Server(other)]
+        }
+        row => vec![row],
+    });
+    assert!(matches!(refused(slot_twice.collect()), RestoreError::SlotTwice(..)));
+    let later = rows().into_iter().map(|row| match row {
+        Row::Pool(mut pool) => {
+            pool.format = ROW_FORMAT + 1;
+            Row::Pool(pool)
+        }
+        row => row,
+    });
+    assert_eq!(refused(later.collect()), RestoreError::LaterFormat { found: ROW_FORMAT + 1, known: ROW_FORMAT });
+}
