@@ -132,7 +132,8 @@ pub fn check_config(spec: &ConfigSpec, deployment_key: &DeploymentKey, providers
             Err(error) => problems.push(Problem::new("startup_script", "a value that cannot stand in it", error.message)),
         }
     }
-    problems.extend(provider.check(&spec.machine, bytes).into_iter().map(|problem| problem.below("machine")));
+    let of_machine = |problem: Problem| if problem.path == "startup_script" { problem } else { problem.below("machine") };
+    problems.extend(provider.check(&spec.machine, bytes).into_iter().map(of_machine));
     problems
 }
 

@@ -38,7 +38,7 @@ pub trait VmProvider: Send + Sync {
     /// Every mistake in a config's machine settings, and in its startup script as this provider would carry it. No I/O.
     ///
     /// `user_data_bytes` is the size of the rendered script, in bytes, with values of the greatest length they can have;
-    /// 0 when there is none.
+    /// 0 when there is none. Paths start at the machine settings; `startup_script` alone stands for the script.
     fn check(&self, machine: &JsonObject, user_data_bytes: usize) -> Vec<Problem>;
 
     /// Makes a machine, or finds that this very request has made it before.

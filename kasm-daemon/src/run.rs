@@ -204,7 +204,13 @@ async fn told_to_stop() -> io::Result<()> {
 /// Starts the log on standard error. A second start in one process changes nothing.
 fn start_log(config: &LogConfig) {
     // The file's reader has accepted the filter.
-    let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let mut filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // At its finer levels the AWS SDK prints whole requests, start-up data included. Whatever the file asks for, it may not.
+    for target in ["aws_config", "aws_runtime", "aws_sdk_ec2", "aws_smithy_runtime", "aws_smithy_runtime_api", "aws_smithy_http_client", "hyper", "hyper_util"] {
+        if let Ok(directive) = format!("{target}=info").parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // It fails when there is a log already.
     drop(match config.format {
