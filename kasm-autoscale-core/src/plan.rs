@@ -45,14 +45,16 @@ impl State {
     }
 
     fn plan_config(&mut self, id: ConfigId, share: u32) -> (Decision, Option<Timestamp>) {
-        let config = &self.configs[&id];
+        let Some(config) = self.configs.get_mut(&id) else { return (Decision::Empty, None) };
         let tally = config.tally;
-        if !config.is_on() {
+        let on = config.is_on();
+        let target = if on { config.spec().minimum_available_sessions.saturating_add(share) } else { 0 };
+        config.target = target;
+        if !on {
             self.set_surplus(id, None);
             let left = tally.live();
             return (if left == 0 { Decision::Empty } else { Decision::Emptying { servers: left } }, None);
         }
-        let target = config.spec().minimum_available_sessions.saturating_add(share);
         let supply = Supply { free: tally.free, coming: tally.coming, target };
         if short(target, tally.free, tally.coming) > 0 {
             self.set_surplus(id, None);

@@ -260,7 +260,7 @@ impl State {
             generation: config.current,
             servers: config.tally.phases,
             sessions: config.tally.sessions,
-            supply: Supply { free: config.tally.free, coming: config.tally.coming, target: spec.minimum_available_sessions },
+            supply: Supply { free: config.tally.free, coming: config.tally.coming, target: config.target },
             decision: config.decision.clone(),
             decided_at: config.decided_at,
             backoffs: create.into_iter().chain(boot).map(|(kind, backoff)| BackoffReport { kind, backoff: backoff.clone() }).collect(),

@@ -129,6 +129,8 @@ pub(crate) struct Config {
     pub(crate) orphans: u32,
     pub(crate) decision: Decision,
     pub(crate) decided_at: Timestamp,
+    /// How many sessions the last plan wanted free: the minimum, and the share of those who wait.
+    pub(crate) target: u32,
     /// When time alone will change its plan.
     pub(crate) wake_at: Option<Timestamp>,
 }
@@ -229,6 +231,7 @@ impl Config {
             orphans: 0,
             decision: Decision::Empty,
             decided_at: Timestamp::default(),
+            target: 0,
             wake_at: None,
         }
     }
