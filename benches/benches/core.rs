@@ -76,7 +76,8 @@ fn plan_idle(c: &mut Criterion) {
     let mut group = c.benchmark_group("plan_idle");
     for servers in SIZES {
         let mut pool = pool(fleet(servers).rows());
-        group.bench_function(BenchmarkId::from_parameter(servers), |b| b.iter(|| black_box(pool.step(NOW, []).saved())));
+        group
+            .bench_function(BenchmarkId::from_parameter(servers), |b| b.iter(|| black_box(pool.step(NOW, []).saved())));
     }
     group.finish();
 }
@@ -111,7 +112,11 @@ fn restore(c: &mut Criterion) {
         let rows = fleet(servers).rows();
         group.throughput(Throughput::Elements(u64::try_from(rows.len()).unwrap_or(0)));
         group.bench_function(BenchmarkId::from_parameter(servers), |b| {
-            b.iter_batched(|| rows.clone(), |rows| black_box(Pool::restore(rows, NOW).is_ok()), BatchSize::PerIteration);
+            b.iter_batched(
+                || rows.clone(),
+                |rows| black_box(Pool::restore(rows, NOW).is_ok()),
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();

@@ -30,7 +30,14 @@ pub fn fleet(servers: u32) -> Fleet {
 /// The capabilities of a provider that is not asked anything while it is measured.
 pub fn capabilities() -> Capabilities {
     let long = Duration::from_secs(1_000_000);
-    Capabilities { kind: "simulated", visibility_lag: Duration::ZERO, poll_busy: long, poll_idle: long, creates_in_flight_max: 1_000_000, call_timeout: long }
+    Capabilities {
+        kind: "simulated",
+        visibility_lag: Duration::ZERO,
+        poll_busy: long,
+        poll_idle: long,
+        creates_in_flight_max: 1_000_000,
+        call_timeout: long,
+    }
 }
 
 /// The pool that these rows describe, its provider known.

@@ -25,7 +25,8 @@ impl Rdn {
     /// [`DnError::Empty`] and [`DnError::Nul`] for values that no directory stores.
     pub fn new(kind: &str, value: &str) -> Result<Self, DnError> {
         let mut letters = kind.bytes();
-        let is_type = letters.next().is_some_and(|b| b.is_ascii_alphabetic()) && letters.all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let is_type = letters.next().is_some_and(|b| b.is_ascii_alphabetic())
+            && letters.all(|b| b.is_ascii_alphanumeric() || b == b'-');
         match (is_type, value) {
             (false, _) => Err(DnError::Type(kind.into())),
             (true, "") => Err(DnError::Empty(kind.into())),
@@ -110,7 +111,8 @@ impl Dn {
 
     /// The DNS name of the domain, from the `DC` parts at its end; `None` if there are none.
     pub fn domain(&self) -> Option<String> {
-        let labels: Vec<&str> = self.0.iter().rev().take_while(|part| part.kind.eq_ignore_ascii_case("DC")).map(Rdn::value).collect();
+        let labels: Vec<&str> =
+            self.0.iter().rev().take_while(|part| part.kind.eq_ignore_ascii_case("DC")).map(Rdn::value).collect();
         let name: Vec<&str> = labels.into_iter().rev().collect();
         if name.is_empty() { None } else { Some(name.join(".")) }
     }
@@ -170,7 +172,12 @@ impl FromStr for Dn {
         if text.len() > BYTES_MAX {
             return Err(DnError::TooLong(text.len()));
         }
-        split(text).into_iter().enumerate().map(|(index, part)| read_part(index + 1, part)).collect::<Result<_, _>>().map(Self)
+        split(text)
+            .into_iter()
+            .enumerate()
+            .map(|(index, part)| read_part(index + 1, part))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 

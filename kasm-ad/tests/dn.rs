@@ -9,7 +9,10 @@ fn dn(text: &str) -> Dn {
 
 #[test]
 fn reads_the_escapes_of_rfc_4514_section_4() {
-    assert_eq!(dn(r"CN=James \22Jim\22 Smith\2C III,DC=example,DC=net").parts()[0].value(), r#"James "Jim" Smith, III"#);
+    assert_eq!(
+        dn(r"CN=James \22Jim\22 Smith\2C III,DC=example,DC=net").parts()[0].value(),
+        r#"James "Jim" Smith, III"#
+    );
     assert_eq!(dn(r"CN=Before\0dAfter,DC=example").parts()[0].value(), "Before\rAfter");
     assert_eq!(dn(r"CN=Lu\C4\8Di\C4\87").parts()[0].value(), "Lučić");
 }

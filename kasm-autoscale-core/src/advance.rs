@@ -54,7 +54,9 @@ impl State {
         let provider = self.born_with(server).provider.clone();
         let action = match call {
             CreateCall::Intended => Action::Create(self.create_machine(server, *deadline)),
-            CreateCall::Unsure { find_at, .. } if *find_at <= self.now => Action::Find { provider, server: self.key(id) },
+            CreateCall::Unsure { find_at, .. } if *find_at <= self.now => {
+                Action::Find { provider, server: self.key(id) }
+            }
             CreateCall::Accepted { op, poll_at } if *poll_at <= self.now => Action::Poll { provider, op: op.clone() },
             CreateCall::Unsure { .. } | CreateCall::Accepted { .. } => return,
         };
@@ -102,10 +104,13 @@ impl State {
             self.forgive_boot(config);
         } else if self.give_up_on(server, deadline) {
             self.give_up(id);
-        } else if running && !answered && server.busy.is_none() && probe_at <= self.now {
-            if let Some(target) = probe_target(server, &spec) {
-                self.send_for_server(id, Action::Probe { target });
-            }
+        } else if running
+            && !answered
+            && server.busy.is_none()
+            && probe_at <= self.now
+            && let Some(target) = probe_target(server, &spec)
+        {
+            self.send_for_server(id, Action::Probe { target });
         }
     }
 

@@ -47,7 +47,14 @@ impl Backoff {
     ///
     /// `salt` says whose it is, so that many configs that failed together do not all come back together: the wait is varied
     /// by up to a tenth, always the same for the same config and count. A provider's own `retry_after` is never cut short.
-    pub(crate) fn after(last: Option<&Self>, kind: BackoffKind, now: Timestamp, retry_after: Option<Duration>, error: String, salt: (PoolId, ConfigId)) -> Self {
+    pub(crate) fn after(
+        last: Option<&Self>,
+        kind: BackoffKind,
+        now: Timestamp,
+        retry_after: Option<Duration>,
+        error: String,
+        salt: (PoolId, ConfigId),
+    ) -> Self {
         let failures = match last {
             Some(last) if now < last.until => last.failures,
             Some(last) => last.failures.saturating_add(1),

@@ -78,7 +78,10 @@ impl Action {
     pub fn provider(&self) -> Option<&ProviderName> {
         match self {
             Self::Create(create) => Some(&create.spec.provider),
-            Self::Poll { provider, .. } | Self::Find { provider, .. } | Self::List { provider } | Self::Delete { provider, .. } => Some(provider),
+            Self::Poll { provider, .. }
+            | Self::Find { provider, .. }
+            | Self::List { provider }
+            | Self::Delete { provider, .. } => Some(provider),
             Self::Probe { .. } => None,
         }
     }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-pub use crate::fields::{JsonObject, Problem};
 use crate::fields::{Fields, shown};
+pub use crate::fields::{JsonObject, Problem};
 use crate::id::{ConfigName, DeploymentId, PoolId, PoolName, ProviderName, SecretName, ZoneName};
 use crate::script::{Script, Variable};
 use crate::time::Span;
@@ -88,7 +88,8 @@ impl PoolSpec {
         let name: Option<PoolName> = fields.name("name");
         let name = fields.require("name", name, "the pool's name");
         fields.choice("type", &[("server", ())]);
-        let placement = fields.choice("placement", &[("spread", PlacementPolicy::Spread), ("pack", PlacementPolicy::Pack)]);
+        let placement =
+            fields.choice("placement", &[("spread", PlacementPolicy::Spread), ("pack", PlacementPolicy::Pack)]);
         let queue_deadline = fields.span("queue_deadline", SECOND..=DAY);
         let queue_max = fields.integer("queue_max", 0..=1_000_000);
         let keepalive_expiry = fields.span("keepalive_expiry", 10 * SECOND..=30 * DAY);
@@ -196,7 +197,8 @@ pub struct Connection {
 impl Connection {
     /// Whether users log in with their own name and password.
     pub fn is_single_sign_on(&self) -> bool {
-        self.password == ConnectionPassword::SsoCred && self.username.as_ref().is_some_and(|name| name.contains(SSO_USERNAME))
+        self.password == ConnectionPassword::SsoCred
+            && self.username.as_ref().is_some_and(|name| name.contains(SSO_USERNAME))
     }
 }
 
@@ -358,21 +360,45 @@ impl ConfigSpec {
         let sso = self.connection.is_single_sign_on();
         let per_server = self.max_sessions_per_server.get();
         if self.reusable && !sso {
-            warn("reusable", "true without single sign-on".into(), "the next user finds what the last one left; set connection_username to \"{sso_username}\" and connection_password to \"{sso_cred}\", or reusable to false");
+            warn(
+                "reusable",
+                "true without single sign-on".into(),
+                "the next user finds what the last one left; set connection_username to \"{sso_username}\" and connection_password to \"{sso_cred}\", or reusable to false",
+            );
         }
         if matches!(self.connection.password, ConnectionPassword::Secret(_)) && per_server > 1 {
-            warn("max_sessions_per_server", format!("{per_server} with a static password"), "Windows gives one account one session: users would take each other's; use single sign-on or 1");
+            warn(
+                "max_sessions_per_server",
+                format!("{per_server} with a static password"),
+                "Windows gives one account one session: users would take each other's; use single sign-on or 1",
+            );
         }
         let capacity = u64::from(self.max_servers) * u64::from(per_server);
         if capacity < u64::from(self.minimum_available_sessions) {
-            warn("max_servers", format!("{} servers of {per_server} sessions", self.max_servers), &format!("minimum_available_sessions asks for {}, which they can never keep free", self.minimum_available_sessions));
+            warn(
+                "max_servers",
+                format!("{} servers of {per_server} sessions", self.max_servers),
+                &format!(
+                    "minimum_available_sessions asks for {}, which they can never keep free",
+                    self.minimum_available_sessions
+                ),
+            );
         }
-        let uses_token = self.startup_script.as_ref().is_some_and(|script| script.variables().contains(&Variable::CheckinJwt));
+        let uses_token =
+            self.startup_script.as_ref().is_some_and(|script| script.variables().contains(&Variable::CheckinJwt));
         if self.require_checkin && !uses_token {
-            warn("require_checkin", "true".into(), "the startup script does not use {checkin_jwt}; unless the image knows another way to check in, no server will ever be ready");
+            warn(
+                "require_checkin",
+                "true".into(),
+                "the startup script does not use {checkin_jwt}; unless the image knows another way to check in, no server will ever be ready",
+            );
         }
         if self.boot_deadline < 120 * SECOND && self.require_checkin {
-            warn("boot_deadline", Span(self.boot_deadline).to_string(), "a Windows machine takes 3 to 10 minutes until its startup script has run; servers would be deleted while they boot");
+            warn(
+                "boot_deadline",
+                Span(self.boot_deadline).to_string(),
+                "a Windows machine takes 3 to 10 minutes until its startup script has run; servers would be deleted while they boot",
+            );
         }
         warnings
     }
@@ -383,18 +409,26 @@ impl ConfigSpec {
         let remedy = |variable: &Variable| match variable {
             Variable::ConnectionUsername => match &self.connection.username {
                 None => Some("set connection_username"),
-                Some(name) if name.contains(SSO_USERNAME) => Some("connection_username is the user's own here, which is not known when a machine starts; set a static one"),
+                Some(name) if name.contains(SSO_USERNAME) => Some(
+                    "connection_username is the user's own here, which is not known when a machine starts; set a static one",
+                ),
                 Some(_) => None,
             },
             Variable::ConnectionPassword => match self.connection.password {
                 ConnectionPassword::Secret(_) => None,
-                ConnectionPassword::Prompt | ConnectionPassword::SsoCred => Some("only a static password is known when a machine starts; set connection_password to {\"secret\": NAME}"),
+                ConnectionPassword::Prompt | ConnectionPassword::SsoCred => Some(
+                    "only a static password is known when a machine starts; set connection_password to {\"secret\": NAME}",
+                ),
             },
             Variable::AdJoinCredential | Variable::Domain => Some("this config joins no Active Directory domain"),
-            Variable::UpstreamAuthAddress => self.upstream_auth_address.is_none().then_some("set upstream_auth_address"),
+            Variable::UpstreamAuthAddress => {
+                self.upstream_auth_address.is_none().then_some("set upstream_auth_address")
+            }
             _ => None,
         };
-        let problem = |variable: &Variable| remedy(variable).map(|text| Problem::new("startup_script", format!("{{{}}}", variable.name()), text));
+        let problem = |variable: &Variable| {
+            remedy(variable).map(|text| Problem::new("startup_script", format!("{{{}}}", variable.name()), text))
+        };
         script.variables().iter().filter_map(problem).collect()
     }
 }
@@ -432,7 +466,8 @@ fn read_username(fields: &mut Fields<'_>) -> Option<String> {
     let text = fields.text("connection_username").filter(|text| !text.is_empty())?;
     let rest = text.replace(SSO_USERNAME, "");
     if rest.contains(['{', '}']) || rest.chars().any(char::is_control) || text.chars().count() > 256 {
-        let allowed = "at most 256 characters, {sso_username} the only placeholder, no other braces or control characters";
+        let allowed =
+            "at most 256 characters, {sso_username} the only placeholder, no other braces or control characters";
         fields.problem(Problem::new("connection_username", shown(&Value::String(text.clone())), allowed));
     }
     Some(text)
@@ -467,7 +502,11 @@ fn read_script(fields: &mut Fields<'_>) -> Option<Script> {
         Ok(script) => Some(script),
         Err(errors) => {
             for error in errors.iter() {
-                fields.problem(Problem::new("startup_script", format!("line {}, column {}", error.line, error.column), error.kind.to_string()));
+                fields.problem(Problem::new(
+                    "startup_script",
+                    format!("line {}, column {}", error.line, error.column),
+                    error.kind.to_string(),
+                ));
             }
             None
         }

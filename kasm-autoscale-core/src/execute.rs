@@ -66,7 +66,12 @@ pub async fn execute(pool: PoolId, command: &Command, ports: Ports<'_>) -> Outco
 }
 
 fn no_provider(name: &ProviderName) -> ProviderError {
-    ProviderError::new(ErrorKind::Invalid, Certainty::NotApplied, "ProviderMissing", &format!("there is no provider {name:?}"))
+    ProviderError::new(
+        ErrorKind::Invalid,
+        Certainty::NotApplied,
+        "ProviderMissing",
+        &format!("there is no provider {name:?}"),
+    )
 }
 
 fn invalid(code: &str, message: &str) -> ProviderError {
@@ -82,7 +87,12 @@ fn server_spec(create: &CreateMachine, kind: &str, ports: Ports<'_>) -> Result<S
     let server = create.server;
     Ok(ServerSpec {
         server,
-        marker: Marker { deployment: create.deployment, pool: server.pool, config: create.config, server: server.uuid() },
+        marker: Marker {
+            deployment: create.deployment,
+            pool: server.pool,
+            config: create.config,
+            server: server.uuid(),
+        },
         name: server.machine_name(),
         token: server.uuid(),
         machine: create.spec.machine.clone(),
@@ -90,10 +100,17 @@ fn server_spec(create: &CreateMachine, kind: &str, ports: Ports<'_>) -> Result<S
     })
 }
 
-fn rendered(script: &Script, create: &CreateMachine, kind: &str, secrets: &dyn Secrets, key: &DeploymentKey) -> Result<SecretString, ProviderError> {
+fn rendered(
+    script: &Script,
+    create: &CreateMachine,
+    kind: &str,
+    secrets: &dyn Secrets,
+    key: &DeploymentKey,
+) -> Result<SecretString, ProviderError> {
     let spec = &create.spec;
     let mut values: BTreeMap<Variable, SecretString> = BTreeMap::new();
-    let mut set = |variable, value: Option<String>| values.extend(value.map(|text| (variable, SecretString::from(text))));
+    let mut set =
+        |variable, value: Option<String>| values.extend(value.map(|text| (variable, SecretString::from(text))));
     set(Variable::ServerId, Some(create.server.uuid()));
     set(Variable::ServerHostname, Some(create.server.machine_name().to_string()));
     set(Variable::ProviderName, Some(kind.into()));
@@ -103,7 +120,8 @@ fn rendered(script: &Script, create: &CreateMachine, kind: &str, secrets: &dyn S
     if script.variables().contains(&Variable::ConnectionPassword)
         && let ConnectionPassword::Secret(name) = &spec.connection.password
     {
-        let secret = secrets.secret(name).ok_or_else(|| invalid("SecretMissing", &format!("there is no secret {name:?}")))?;
+        let secret =
+            secrets.secret(name).ok_or_else(|| invalid("SecretMissing", &format!("there is no secret {name:?}")))?;
         values.insert(Variable::ConnectionPassword, secret);
     }
     script.render(&values).map_err(|error| invalid("StartupScript", &error.to_string()))
@@ -112,15 +130,28 @@ fn rendered(script: &Script, create: &CreateMachine, kind: &str, secrets: &dyn S
 /// Every mistake in a config that only its provider and the host's secrets can show: its machine settings, the size of its
 /// startup script, values that cannot stand in it, secrets that are not there. To be called before a config is set; makes
 /// no call.
-pub fn check_config(spec: &ConfigSpec, deployment_key: &DeploymentKey, providers: &dyn Providers, secrets: &dyn Secrets) -> alloc::vec::Vec<Problem> {
+pub fn check_config(
+    spec: &ConfigSpec,
+    deployment_key: &DeploymentKey,
+    providers: &dyn Providers,
+    secrets: &dyn Secrets,
+) -> alloc::vec::Vec<Problem> {
     let mut problems = alloc::vec::Vec::new();
     if let ConnectionPassword::Secret(name) = &spec.connection.password
         && secrets.secret(name).is_none()
     {
-        problems.push(Problem::new("connection_password", format!("secret {name:?}"), "the host keeps no secret of this name"));
+        problems.push(Problem::new(
+            "connection_password",
+            format!("secret {name:?}"),
+            "the host keeps no secret of this name",
+        ));
     }
     let Some(provider) = providers.provider(&spec.provider) else {
-        problems.push(Problem::new("provider", format!("{:?}", spec.provider.as_str()), "the host has no provider of this name"));
+        problems.push(Problem::new(
+            "provider",
+            format!("{:?}", spec.provider.as_str()),
+            "the host has no provider of this name",
+        ));
         return problems;
     };
     let mut bytes = 0;
@@ -129,10 +160,13 @@ pub fn check_config(spec: &ConfigSpec, deployment_key: &DeploymentKey, providers
         let create = sample(spec);
         match rendered(script, &create, provider.describe().kind, secrets, deployment_key) {
             Ok(text) => bytes = text.expose_secret().len(),
-            Err(error) => problems.push(Problem::new("startup_script", "a value that cannot stand in it", error.message)),
+            Err(error) => {
+                problems.push(Problem::new("startup_script", "a value that cannot stand in it", error.message))
+            }
         }
     }
-    let of_machine = |problem: Problem| if problem.path == "startup_script" { problem } else { problem.below("machine") };
+    let of_machine =
+        |problem: Problem| if problem.path == "startup_script" { problem } else { problem.below("machine") };
     problems.extend(provider.check(&spec.machine, bytes).into_iter().map(of_machine));
     problems
 }

@@ -109,9 +109,15 @@ impl State {
     }
 
     fn request_session(&mut self, request: SessionRequest) -> Outcome {
-        if let Some(known) = request.key.as_ref().and_then(|key| self.by_key.get(key)).and_then(|id| self.sessions.get(id)) {
+        if let Some(known) =
+            request.key.as_ref().and_then(|key| self.by_key.get(key)).and_then(|id| self.sessions.get(id))
+        {
             let same = known.user == request.user && known.zone == request.zone;
-            return if same { Ok(Answer::Session(known.id)) } else { Err(Refusal::KeyReused { user: known.user.clone() }) };
+            return if same {
+                Ok(Answer::Session(known.id))
+            } else {
+                Err(Refusal::KeyReused { user: known.user.clone() })
+            };
         }
         if let Some(open) = self.open_by_user.get(&request.user) {
             return Ok(Answer::Session(*open));
@@ -184,7 +190,8 @@ impl State {
             return Err(Refusal::CheckInTooLate { server: id });
         }
         let shorten = |text: &str| -> String { text.chars().take(TEXT_CHARS_MAX).collect() };
-        let check_in = CheckIn { at: self.now, status: shorten(status), message: shorten(message), progress: progress.min(100) };
+        let check_in =
+            CheckIn { at: self.now, status: shorten(status), message: shorten(message), progress: progress.min(100) };
         // A machine that has said it runs does not unsay it by a late progress message.
         let settled = server.has_checked_in() && check_in.status != CheckIn::RUNNING;
         if !settled {
@@ -201,8 +208,12 @@ impl State {
             Phase::Deleting { .. } => return Err(Refusal::AlreadyDeleting { server: id }),
             // A server that nobody can be on has nothing to drain.
             Phase::Creating { .. } | Phase::Starting { .. } => self.delete_server(id, DeleteReason::Operator),
-            Phase::Ready { .. } => self.enter_phase(id, Phase::Draining { since: now, why }, Some(alloc::format!("{why}"))),
-            Phase::Draining { since, .. } => self.edit_server(id, |server| server.phase = Phase::Draining { since, why }),
+            Phase::Ready { .. } => {
+                self.enter_phase(id, Phase::Draining { since: now, why }, Some(alloc::format!("{why}")))
+            }
+            Phase::Draining { since, .. } => {
+                self.edit_server(id, |server| server.phase = Phase::Draining { since, why })
+            }
         }
         Ok(Answer::Done)
     }
@@ -237,7 +248,8 @@ impl State {
     /// What time alone has changed: sessions that expired, records to forget, servers to look at.
     pub(crate) fn expire(&mut self) {
         use crate::state::Timer;
-        let due: Vec<Timer> = self.timers.iter().take_while(|(at, _)| *at <= self.now).map(|(_, timer)| *timer).collect();
+        let due: Vec<Timer> =
+            self.timers.iter().take_while(|(at, _)| *at <= self.now).map(|(_, timer)| *timer).collect();
         for timer in due {
             match timer {
                 Timer::Server(id) => {

@@ -108,13 +108,16 @@ impl<'a> Fields<'a> {
     /// A whole number within bounds.
     pub fn integer<T: TryFrom<u64>>(&mut self, name: &'static str, bounds: RangeInclusive<u64>) -> Option<T> {
         let allowed = format!("a whole number from {} to {}", bounds.start(), bounds.end());
-        self.typed(name, &allowed, |value| value.as_u64().filter(|n| bounds.contains(n)).and_then(|n| T::try_from(n).ok()))
+        self.typed(name, &allowed, |value| {
+            value.as_u64().filter(|n| bounds.contains(n)).and_then(|n| T::try_from(n).ok())
+        })
     }
 
     /// A duration within bounds: `"90s"`, `"30m"`, `"1h30m"` or a whole number of seconds.
     pub fn span(&mut self, name: &'static str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
         let (least, most) = (Span(*bounds.start()), Span(*bounds.end()));
-        let allowed = format!("a duration from \"{least}\" to \"{most}\", as in \"90s\" or \"1h30m\", or whole seconds");
+        let allowed =
+            format!("a duration from \"{least}\" to \"{most}\", as in \"90s\" or \"1h30m\", or whole seconds");
         self.typed(name, &allowed, |value| {
             let span = match value {
                 Value::String(text) => Span::parse(text)?.0,
@@ -127,7 +130,9 @@ impl<'a> Fields<'a> {
     /// A name or identifier.
     pub fn name<T: FromStr<Err = InvalidId>>(&mut self, name: &'static str) -> Option<T> {
         let text = self.text(name)?;
-        text.parse().map_err(|error: InvalidId| self.problems.push(Problem::new(name, quoted(&text), error.allowed))).ok()
+        text.parse()
+            .map_err(|error: InvalidId| self.problems.push(Problem::new(name, quoted(&text), error.allowed)))
+            .ok()
     }
 
     /// One of a few words.
@@ -160,7 +165,11 @@ impl<'a> Fields<'a> {
         for (index, item) in items.iter().enumerate() {
             match item.as_str() {
                 Some(text) if !text.is_empty() => texts.push(text.to_owned()),
-                _ => self.problems.push(Problem::new(format!("{name}[{index}]"), shown(item), "a text that is not empty")),
+                _ => self.problems.push(Problem::new(
+                    format!("{name}[{index}]"),
+                    shown(item),
+                    "a text that is not empty",
+                )),
             }
         }
         Some(texts)

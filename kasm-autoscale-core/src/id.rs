@@ -94,7 +94,12 @@ impl PoolId {
     /// SHA-256 of this pool, a purpose and a subject.
     pub(crate) fn digest(&self, purpose: &str, subject: &[u8]) -> [u8; 32] {
         let hash = Sha256::new_with_prefix(b"kasm-autoscale\0");
-        hash.chain_update(purpose.as_bytes()).chain_update([0]).chain_update(self.0).chain_update(subject).finalize().into()
+        hash.chain_update(purpose.as_bytes())
+            .chain_update([0])
+            .chain_update(self.0)
+            .chain_update(subject)
+            .finalize()
+            .into()
     }
 }
 
@@ -275,8 +280,14 @@ impl FromStr for UserName {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let fits = !text.trim().is_empty() && text.chars().count() <= 256 && !text.chars().any(char::is_control);
-        if fits { Ok(Self(text.into())) } else {
-            Err(InvalidId { what: "user name", given: text.escape_default().to_string(), allowed: "1 to 256 characters, no control characters" })
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId {
+                what: "user name",
+                given: text.escape_default().to_string(),
+                allowed: "1 to 256 characters, no control characters",
+            })
         }
     }
 }
@@ -354,7 +365,6 @@ impl ServerKey {
         let tail = digest.iter().take(10).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
         MachineName(format!("kasm-{}", tail.collect::<String>()))
     }
-
 }
 
 impl fmt::Display for ServerKey {

@@ -72,7 +72,9 @@ impl State {
         let config = self.servers[&id].config;
         self.forgive_create(config);
         match progress {
-            Progress::Pending { machine: Some(machine), .. } | Progress::Done { machine: Some(machine) } => self.adopt(id, machine),
+            Progress::Pending { machine: Some(machine), .. } | Progress::Done { machine: Some(machine) } => {
+                self.adopt(id, machine)
+            }
             Progress::Pending { machine: None, op: Some(op) } => {
                 let poll_at = self.now + self.poll_busy(id);
                 if let Phase::Creating { .. } = self.servers[&id].phase {
@@ -101,7 +103,11 @@ impl State {
             Phase::Creating { deadline, .. } => {
                 // However it was found out: a machine was made.
                 self.forgive_create(self.servers[&id].config);
-                self.enter_phase(id, Phase::Starting { deadline, running: false, answered: false, probe_at: now }, None);
+                self.enter_phase(
+                    id,
+                    Phase::Starting { deadline, running: false, answered: false, probe_at: now },
+                    None,
+                );
             }
             Phase::Deleting { .. } => self.edit_deletion(id, |call, _, next_at| {
                 if matches!(call, DeleteCall::Locate { .. }) {
@@ -145,7 +151,8 @@ impl State {
     }
 
     fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {
-        let failed_for_good = error.certainty == Certainty::NotApplied && !matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Denied);
+        let failed_for_good = error.certainty == Certainty::NotApplied
+            && !matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Denied);
         if !failed_for_good {
             self.find_failed(id, Some(error));
         } else if let Phase::Creating { .. } = self.servers[&id].phase {
@@ -177,10 +184,15 @@ impl State {
                     });
                 }
             }
-            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => self.remove_server(id, None),
-            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.named_at + lag => self.remove_server(id, None),
+            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => {
+                self.remove_server(id, None)
+            }
+            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.named_at + lag => {
+                self.remove_server(id, None)
+            }
             Phase::Deleting { call, .. } => {
-                let proof = if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.named_at + lag };
+                let proof =
+                    if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.named_at + lag };
                 let again = proof.min(now + self.poll_busy(id)).max(now);
                 self.edit_deletion(id, |_, _, next_at| *next_at = again);
             }
@@ -228,7 +240,8 @@ impl State {
         let now = self.now;
         self.edit_deletion(id, |_, tries, next_at| {
             *tries += 1;
-            *next_at = now + retry_wait(error.map(|error| error.kind), *tries, error.and_then(|error| error.retry_after));
+            *next_at =
+                now + retry_wait(error.map(|error| error.kind), *tries, error.and_then(|error| error.retry_after));
         });
     }
 
@@ -254,7 +267,9 @@ impl State {
                 DeleteCall::Locate { absent_from: *since + self.visibility_lag(server) }
             }
             // The call may be on its way for as long as it is waited for.
-            (None, _) => DeleteCall::Locate { absent_from: server.busy.map_or(now, |busy| busy.until) + self.visibility_lag(server) },
+            (None, _) => DeleteCall::Locate {
+                absent_from: server.busy.map_or(now, |busy| busy.until) + self.visibility_lag(server),
+            },
         };
         let text = why.to_string();
         self.enter_phase(id, Phase::Deleting { since: now, why, call, tries: 0, next_at: now }, Some(text));
@@ -286,10 +301,19 @@ impl State {
         self.seen(id);
         match (self.servers[&id].phase.kind(), &machine.state) {
             (PhaseKind::Starting, MachineState::Running) => self.machine_runs(id),
-            (PhaseKind::Creating | PhaseKind::Starting, MachineState::Failed | MachineState::Deleting | MachineState::Deleted) => self.boot_failed(id, machine.fault.as_ref()),
-            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Failed) => self.lose(id, DeleteReason::MachineFailed),
-            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Stopped) => self.lose(id, DeleteReason::MachineStopped),
-            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Deleting | MachineState::Deleted) => self.lose(id, DeleteReason::MachineLost),
+            (
+                PhaseKind::Creating | PhaseKind::Starting,
+                MachineState::Failed | MachineState::Deleting | MachineState::Deleted,
+            ) => self.boot_failed(id, machine.fault.as_ref()),
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Failed) => {
+                self.lose(id, DeleteReason::MachineFailed)
+            }
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Stopped) => {
+                self.lose(id, DeleteReason::MachineStopped)
+            }
+            (PhaseKind::Ready | PhaseKind::Draining, MachineState::Deleting | MachineState::Deleted) => {
+                self.lose(id, DeleteReason::MachineLost)
+            }
             (PhaseKind::Deleting, MachineState::Deleted) => self.remove_server(id, None),
             (PhaseKind::Deleting, state) => self.still_there(id, *state == MachineState::Deleting),
             _ => {}
@@ -360,7 +384,11 @@ impl State {
             let error = if let Outcome::Listed(Err(error)) = &outcome { Some(error) } else { None };
             if let Some(provider) = self.providers.get_mut(name) {
                 provider.failures += 1;
-                let wait = retry_wait(error.map(|error| error.kind), provider.failures, error.and_then(|error| error.retry_after));
+                let wait = retry_wait(
+                    error.map(|error| error.kind),
+                    provider.failures,
+                    error.and_then(|error| error.retry_after),
+                );
                 provider.list_at = self.now + wait.max(poll_busy);
             }
             return;
@@ -381,7 +409,9 @@ impl State {
         let pool = (self.row.spec.deployment, self.row.spec.id);
         let mut seen = BTreeSet::new();
         for machine in &listing.machines {
-            let Some(marker) = machine.marker.as_ref().filter(|marker| (marker.deployment, marker.pool) == pool) else { continue };
+            let Some(marker) = machine.marker.as_ref().filter(|marker| (marker.deployment, marker.pool) == pool) else {
+                continue;
+            };
             if !seen.insert(machine.reference.clone()) {
                 continue;
             }
@@ -411,14 +441,27 @@ impl State {
     }
 
     /// What a complete listing that began at `began` did not show.
-    fn conclude_absence(&mut self, name: &ProviderName, began: Timestamp, lag: core::time::Duration, seen: &BTreeSet<MachineRef>) {
+    fn conclude_absence(
+        &mut self,
+        name: &ProviderName,
+        began: Timestamp,
+        lag: core::time::Duration,
+        seen: &BTreeSet<MachineRef>,
+    ) {
         let of_provider = |state: &Self, server: &Server| state.born_with(server).provider == *name;
         let visible = |server: &Server| began >= server.named_at + lag;
         let missing = |server: &Server| server.machine.as_ref().is_some_and(|machine| !seen.contains(machine));
-        let absent: Vec<ServerId> = self.servers.values().filter(|server| missing(server) && visible(server) && of_provider(self, server)).map(|server| server.id).collect();
+        let absent: Vec<ServerId> = self
+            .servers
+            .values()
+            .filter(|server| missing(server) && visible(server) && of_provider(self, server))
+            .map(|server| server.id)
+            .collect();
         for id in absent {
             match self.servers[&id].phase {
-                Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => self.remove_server(id, None),
+                Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => {
+                    self.remove_server(id, None)
+                }
                 Phase::Starting { .. } | Phase::Ready { .. } | Phase::Draining { .. } => self.count_absence(id),
                 _ => {}
             }
@@ -454,7 +497,8 @@ impl State {
     fn orphan_outcome(&mut self, name: &ProviderName, machine: &MachineRef, outcome: Outcome) {
         if let Outcome::Progress(Ok(Progress::Done { .. })) = outcome {
             self.forget_orphans(name, |gone| gone == machine);
-        } else if let Some(orphan) = self.providers.get_mut(name).and_then(|provider| provider.orphans.get_mut(machine)) {
+        } else if let Some(orphan) = self.providers.get_mut(name).and_then(|provider| provider.orphans.get_mut(machine))
+        {
             // Seen twice more, it is deleted again.
             orphan.busy = None;
             orphan.sightings = 0;
@@ -463,9 +507,15 @@ impl State {
 
     /// Orphans that were seen often enough.
     pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
-        let ripe = |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= self.now);
+        let ripe =
+            |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= self.now);
         let of = |(name, provider): (&ProviderName, &crate::state::Provider)| -> Vec<_> {
-            provider.orphans.iter().filter(|(_, orphan)| ripe(orphan)).map(|(machine, _)| (name.clone(), machine.clone())).collect()
+            provider
+                .orphans
+                .iter()
+                .filter(|(_, orphan)| ripe(orphan))
+                .map(|(machine, _)| (name.clone(), machine.clone()))
+                .collect()
         };
         self.providers.iter().flat_map(of).collect()
     }
@@ -473,7 +523,13 @@ impl State {
     // --- back-off ---
 
     /// A config has failed at something; it backs off.
-    pub(crate) fn fail(&mut self, config: ConfigId, kind: BackoffKind, retry_after: Option<core::time::Duration>, error: String) {
+    pub(crate) fn fail(
+        &mut self,
+        config: ConfigId,
+        kind: BackoffKind,
+        retry_after: Option<core::time::Duration>,
+        error: String,
+    ) {
         let (now, pool) = (self.now, self.row.spec.id);
         let Some(known) = self.configs.get_mut(&config) else { return };
         let memory = &mut known.memory;
@@ -482,7 +538,9 @@ impl State {
                 let last = memory.create.as_ref().map(|(_, backoff)| backoff);
                 memory.create = Some((error_kind, Backoff::after(last, kind, now, retry_after, error, (pool, config))));
             }
-            BackoffKind::Boot => memory.boot = Some(Backoff::after(memory.boot.as_ref(), kind, now, retry_after, error, (pool, config))),
+            BackoffKind::Boot => {
+                memory.boot = Some(Backoff::after(memory.boot.as_ref(), kind, now, retry_after, error, (pool, config)))
+            }
         }
         self.journal.changed.insert(RowKey::Memory(config));
     }
@@ -505,12 +563,15 @@ impl State {
 
     pub(crate) fn visibility_lag(&self, server: &Server) -> core::time::Duration {
         let provider = self.providers.get(&self.born_with(server).provider);
-        provider.map_or_else(|| crate::state::Provider::default().visibility_lag(), crate::state::Provider::visibility_lag)
+        provider
+            .map_or_else(|| crate::state::Provider::default().visibility_lag(), crate::state::Provider::visibility_lag)
     }
 
     fn poll_busy(&self, id: ServerId) -> core::time::Duration {
         let name = &self.born_with(&self.servers[&id]).provider;
-        self.providers.get(name).map_or_else(|| crate::state::Provider::default().poll_busy(), crate::state::Provider::poll_busy)
+        self.providers
+            .get(name)
+            .map_or_else(|| crate::state::Provider::default().poll_busy(), crate::state::Provider::poll_busy)
     }
 }
 

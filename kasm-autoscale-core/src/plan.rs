@@ -24,11 +24,18 @@ impl State {
         for id in ids {
             let share = shares.get(&id).copied().unwrap_or(0);
             let (decision, wake_at) = self.plan_config(id, share);
+            let wake_at = wake_at.or_else(|| self.may_help_at(id));
             self.decided(id, decision, wake_at);
         }
         self.forget_empty_configs();
         self.delete_orphans();
         self.list_providers();
+    }
+
+    /// When a config that backs off, and has nothing to do for itself, could take over some of those who wait for others.
+    fn may_help_at(&self, id: ConfigId) -> Option<Timestamp> {
+        let (_, until, _) = self.failing(&self.configs[&id])?;
+        (until > self.now && !self.queue.is_empty()).then_some(until)
     }
 
     fn decided(&mut self, id: ConfigId, decision: Decision, wake_at: Option<Timestamp>) {
@@ -150,7 +157,12 @@ impl State {
             absent: 0,
             named_at: Timestamp::default(),
         };
-        let what = What::Server { server: server.id, config: config.spec().name.clone(), phase: server.phase.kind(), why: None };
+        let what = What::Server {
+            server: server.id,
+            config: config.spec().name.clone(),
+            phase: server.phase.kind(),
+            why: None,
+        };
         self.row.next_server += 1;
         self.journal.changed.insert(RowKey::Pool);
         self.journal.changed.insert(RowKey::Server(server.id));
@@ -209,14 +221,15 @@ impl State {
     // --- the queue ---
 
     /// Which config makes sessions for those who wait. First those that are coming anyway are shared out, so that nothing is
-    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can. Those whom nobody can
-    /// serve now count for the first config, which then says why it does not.
+    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can. Zones take turns at
+    /// each of these, or else one would be given what another is already counting on, and the next plan would be another one.
+    /// Those whom nobody can serve now count for the first config, which then says why it does not.
     fn queue_shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares = BTreeMap::new();
         let mut left = self.waiting_by_zone.clone();
-        for may_grow in [false, true] {
+        for (may_grow, far) in [(false, false), (false, true), (true, false), (true, true)] {
             for (zone, rest) in &mut left {
-                for id in self.by_nearness(zone.as_ref()) {
+                for (_, id) in self.by_nearness(zone.as_ref()).into_iter().filter(|(is_far, _)| *is_far == far) {
                     let taken = shares.get(&id).copied().unwrap_or(0);
                     let share = self.room_for(id, taken, *rest, may_grow);
                     *shares.entry(id).or_default() += share;
@@ -225,19 +238,20 @@ impl State {
             }
         }
         for (zone, rest) in left {
-            let order = self.by_nearness(zone.as_ref());
-            if let Some(first) = order.first() {
+            if let Some((_, first)) = self.by_nearness(zone.as_ref()).first() {
                 *shares.entry(*first).or_default() += rest;
             }
         }
         shares
     }
 
-    fn by_nearness(&self, zone: Option<&ZoneName>) -> Vec<ConfigId> {
+    /// The configs that are on, those of this zone first, each with whether it is of another one.
+    fn by_nearness(&self, zone: Option<&ZoneName>) -> Vec<(bool, ConfigId)> {
         let far = |config: &Config| zone.is_some_and(|zone| config.spec().zone != *zone);
-        let mut order: Vec<(bool, ConfigId)> = self.configs.values().filter(|config| config.is_on()).map(|config| (far(config), config.id)).collect();
+        let mut order: Vec<(bool, ConfigId)> =
+            self.configs.values().filter(|config| config.is_on()).map(|config| (far(config), config.id)).collect();
         order.sort_unstable();
-        order.into_iter().map(|(_, id)| id).collect()
+        order
     }
 
     /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already: with what
@@ -246,7 +260,12 @@ impl State {
         let config = &self.configs[&id];
         let spec = config.spec();
         let limits = self.limits(config);
-        let growth = if limits.stop.is_some() || !may_grow { 0 } else { limits.max_servers.saturating_sub(limits.live) };
+        let mut growth =
+            if limits.stop.is_some() || !may_grow { 0 } else { limits.max_servers.saturating_sub(limits.live) };
+        if let Some((tried, _)) = limits.trying {
+            // Nobody is to wait for a config that keeps failing while another one could serve him.
+            growth = growth.min(1_u32.saturating_sub(tried));
+        }
         let minimum = spec.minimum_available_sessions.saturating_add(taken);
         queue_share(waiting, minimum, config.tally.free, config.tally.coming, growth, spec.max_sessions_per_server)
     }
@@ -269,7 +288,8 @@ impl State {
         for (name, machine) in self.orphans_to_delete() {
             let subject = Subject::Orphan(name.clone(), machine.clone());
             let busy = self.send(subject, Action::Delete { provider: name.clone(), machine: machine.clone() });
-            if let Some(orphan) = self.providers.get_mut(&name).and_then(|provider| provider.orphans.get_mut(&machine)) {
+            if let Some(orphan) = self.providers.get_mut(&name).and_then(|provider| provider.orphans.get_mut(&machine))
+            {
                 orphan.busy = Some(busy);
             }
             self.event(What::OrphanDeleted { provider: name, machine });
@@ -306,7 +326,11 @@ impl State {
         let Some(provider) = self.providers.get(&name) else { return };
         let Some(capabilities) = &provider.capabilities else { return };
         // `list_at` is set for the busy pace; an idle provider is left alone for longer.
-        let idle_for = if busy || !provider.observed || provider.failures > 0 { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
+        let idle_for = if busy || !provider.observed || provider.failures > 0 {
+            core::time::Duration::ZERO
+        } else {
+            capabilities.poll_idle.saturating_sub(capabilities.poll_busy)
+        };
         if provider.list_at + idle_for > now {
             return;
         }
@@ -329,7 +353,11 @@ impl State {
             let Some(provider) = self.providers.get(&name) else { continue };
             let Some(capabilities) = &provider.capabilities else { continue };
             let hurry = busy || !provider.observed || provider.failures > 0;
-            let idle_for = if hurry { core::time::Duration::ZERO } else { capabilities.poll_idle.saturating_sub(capabilities.poll_busy) };
+            let idle_for = if hurry {
+                core::time::Duration::ZERO
+            } else {
+                capabilities.poll_idle.saturating_sub(capabilities.poll_busy)
+            };
             next.push(provider.listing.map_or(provider.list_at + idle_for, |listing| listing.until));
         }
         next.into_iter().min()

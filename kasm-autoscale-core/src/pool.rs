@@ -42,7 +42,11 @@ pub struct Pool {
 impl core::fmt::Debug for Pool {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (servers, sessions) = (self.state.servers.len(), self.state.sessions.len());
-        f.debug_struct("Pool").field("name", &self.state.row.spec.name).field("servers", &servers).field("sessions", &sessions).finish()
+        f.debug_struct("Pool")
+            .field("name", &self.state.row.spec.name)
+            .field("servers", &servers)
+            .field("sessions", &sessions)
+            .finish()
     }
 }
 
@@ -66,7 +70,9 @@ impl Pool {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].key() == pair[1].key()) {
             return Err(RestoreError::Twice(alloc::format!("{}", pair[0].key())));
         }
-        let unanswered = |row: &Row| matches!(row, Row::Server(Server { phase: Phase::Creating { call: CreateCall::Intended, .. }, .. }));
+        let unanswered = |row: &Row| {
+            matches!(row, Row::Server(Server { phase: Phase::Creating { call: CreateCall::Intended, .. }, .. }))
+        };
         let doubtful: Vec<RowKey> = sorted.iter().filter(|row| unanswered(row)).map(Row::key).collect();
         let mut rows = sorted.into_iter();
         let Some(Row::Pool(pool)) = rows.next() else { return Err(RestoreError::NoPool) };
@@ -181,8 +187,14 @@ impl State {
         if !journal.changed.is_empty() {
             self.row.seen = self.now;
         }
-        let writes = journal.changed.iter().map(|key| self.row_at(*key).map_or(Write::Delete(*key), Write::Put)).collect();
-        let outputs = Outputs { commands: journal.commands, answers: journal.answers, events: journal.events, wake_at: self.wake_at() };
+        let writes =
+            journal.changed.iter().map(|key| self.row_at(*key).map_or(Write::Delete(*key), Write::Put)).collect();
+        let outputs = Outputs {
+            commands: journal.commands,
+            answers: journal.answers,
+            events: journal.events,
+            wake_at: self.wake_at(),
+        };
         Batch { writes, outputs }
     }
 
@@ -235,7 +247,8 @@ impl State {
             return Err(RestoreError::SlotTwice(*other, server.id));
         }
         let now = self.now;
-        server.named_at = now;
+        // What is not stored begins anew, also where the rows never left the memory of this process.
+        (server.sessions, server.busy, server.absent, server.named_at) = (0, None, 0, now);
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended
         {
@@ -263,7 +276,11 @@ impl State {
             supply: Supply { free: config.tally.free, coming: config.tally.coming, target: config.target },
             decision: config.decision.clone(),
             decided_at: config.decided_at,
-            backoffs: create.into_iter().chain(boot).map(|(kind, backoff)| BackoffReport { kind, backoff: backoff.clone() }).collect(),
+            backoffs: create
+                .into_iter()
+                .chain(boot)
+                .map(|(kind, backoff)| BackoffReport { kind, backoff: backoff.clone() })
+                .collect(),
             out_of_date: self.servers.values().filter(old).map(|server| server.id).collect(),
         }
     }

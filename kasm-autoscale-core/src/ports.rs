@@ -343,4 +343,3 @@ pub trait Providers: Send + Sync {
     /// The provider of this name; `None` if there is none.
     fn provider(&self, name: &ProviderName) -> Option<Arc<dyn VmProvider>>;
 }
-

@@ -96,10 +96,16 @@ impl fmt::Display for Decision {
         match self {
             Self::Steady { supply } => write!(f, "steady: {supply}"),
             Self::Create { servers, supply, held_back: None } => write!(f, "create {servers} servers: {supply}"),
-            Self::Create { servers, supply, held_back: Some(why) } => write!(f, "create {servers} servers: {supply}; not more: {why}"),
+            Self::Create { servers, supply, held_back: Some(why) } => {
+                write!(f, "create {servers} servers: {supply}; not more: {why}")
+            }
             Self::Undrain { servers, supply } => write!(f, "take {servers} draining servers back: {supply}"),
-            Self::Wait { servers, supply, because } => write!(f, "{servers} servers short: {supply}; waiting: {because}"),
-            Self::SurplusHeld { servers, supply, until } => write!(f, "{servers} servers too many: {supply}; kept until {until}"),
+            Self::Wait { servers, supply, because } => {
+                write!(f, "{servers} servers short: {supply}; waiting: {because}")
+            }
+            Self::SurplusHeld { servers, supply, until } => {
+                write!(f, "{servers} servers too many: {supply}; kept until {until}")
+            }
             Self::Drain { servers, supply } => write!(f, "drain {servers} servers: {supply}"),
             Self::Emptying { servers } => write!(f, "disabled: {servers} servers left"),
             Self::Empty => f.write_str("disabled and empty"),
@@ -153,7 +159,9 @@ impl fmt::Display for Waiting {
         match self {
             Self::CapReached { live, max } => write!(f, "max_servers reached ({live} of {max})"),
             Self::InFlightFull { creating, max } => write!(f, "{creating} creates are under way, {max} may be"),
-            Self::BackingOff { until, kind, failures } => write!(f, "backing off until {until} after {failures} failures: {kind}"),
+            Self::BackingOff { until, kind, failures } => {
+                write!(f, "backing off until {until} after {failures} failures: {kind}")
+            }
             Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
             Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
         }
@@ -290,12 +298,20 @@ impl fmt::Display for What {
             Self::Server { server, config, phase, why: None } => write!(f, "{server} ({config}) {phase}"),
             Self::Server { server, config, phase, why: Some(why) } => write!(f, "{server} ({config}) {phase}: {why}"),
             Self::CallFailed { provider, verb, server: None, error } => write!(f, "{provider}: {verb} failed: {error}"),
-            Self::CallFailed { provider, verb, server: Some(server), error } => write!(f, "{provider}: {verb} for {server} failed: {error}"),
-            Self::SessionPlaced { session, user, server, waited } if waited.is_zero() => write!(f, "{session} of {user} placed on {server}"),
-            Self::SessionPlaced { session, user, server, waited } => write!(f, "{session} of {user} placed on {server} after {}", Span(*waited)),
+            Self::CallFailed { provider, verb, server: Some(server), error } => {
+                write!(f, "{provider}: {verb} for {server} failed: {error}")
+            }
+            Self::SessionPlaced { session, user, server, waited } if waited.is_zero() => {
+                write!(f, "{session} of {user} placed on {server}")
+            }
+            Self::SessionPlaced { session, user, server, waited } => {
+                write!(f, "{session} of {user} placed on {server} after {}", Span(*waited))
+            }
             Self::SessionQueued { session, user } => write!(f, "{session} of {user} waits"),
             Self::SessionOver { session, why } => write!(f, "{session} ended: {why}"),
-            Self::OrphanSeen { provider, machine } => write!(f, "{provider}: machine {machine} bears our mark and no row knows it"),
+            Self::OrphanSeen { provider, machine } => {
+                write!(f, "{provider}: machine {machine} bears our mark and no row knows it")
+            }
             Self::OrphanDeleted { provider, machine } => write!(f, "{provider}: deleting unknown machine {machine}"),
         }
     }

@@ -130,6 +130,7 @@ pub struct Surplus {
 }
 
 /// A change to the stored rows.
+#[expect(clippy::large_enum_variant, reason = "nearly all writes are puts, so a box would only cost an allocation")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Write {
     /// Put this row in the place of any with its key.
@@ -200,7 +201,9 @@ pub enum RestoreError {
     #[error("two rows have the key {0}")]
     Twice(String),
     /// A later version wrote the rows.
-    #[error("the rows have format {found}; this version reads format {known}; use the version that wrote them or a later one")]
+    #[error(
+        "the rows have format {found}; this version reads format {known}; use the version that wrote them or a later one"
+    )]
     LaterFormat {
         /// Theirs.
         found: u32,

@@ -295,7 +295,8 @@ pub enum PhaseKind {
 
 impl PhaseKind {
     /// All of them, in the order of a server's life.
-    pub const ALL: [Self; 6] = [Self::Creating, Self::Starting, Self::Ready, Self::Draining, Self::Deleting, Self::Gone];
+    pub const ALL: [Self; 6] =
+        [Self::Creating, Self::Starting, Self::Ready, Self::Draining, Self::Deleting, Self::Gone];
 
     /// Whether a server in this phase may go to `next` in one move. The table of the module's picture.
     pub const fn may_become(self, next: Self) -> bool {

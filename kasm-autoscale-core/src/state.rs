@@ -474,11 +474,15 @@ impl State {
 
     /// Gives a command out, and says until when its outcome is waited for.
     pub(crate) fn send(&mut self, subject: Subject, action: Action) -> Busy {
-        let known = action.provider().and_then(|name| self.providers.get(name)).and_then(|provider| provider.capabilities.as_ref());
+        let known = action
+            .provider()
+            .and_then(|name| self.providers.get(name))
+            .and_then(|provider| provider.capabilities.as_ref());
         let timeout = known.map_or(Duration::from_secs(10), |capabilities| capabilities.call_timeout);
         let id = CommandId::new(self.next_command);
         self.next_command += 1;
-        let in_flight = InFlight { subject, verb: action.verb(), provider: action.provider().cloned(), sent_at: self.now };
+        let in_flight =
+            InFlight { subject, verb: action.verb(), provider: action.provider().cloned(), sent_at: self.now };
         self.in_flight.insert(id, in_flight);
         self.journal.commands.push(Command { id, timeout, action });
         Busy { command: id, until: self.now + timeout + OUTCOME_GRACE }

@@ -65,9 +65,8 @@ proptest! {
         let trying = tried.map(|tried| (tried, Waiting::Trying { kind, failures: 1 }));
         let limits = Limits { live, max_servers, creating, creating_max, trying, stop: None };
         let holds = |made: u32| {
-            (made == 0 || live + made <= max_servers)
-                && (made == 0 || creating + made <= creating_max)
-                && (made == 0 || tried.is_none_or(|tried| tried + made <= 1))
+            let fits = live + made <= max_servers && creating + made <= creating_max;
+            made == 0 || (fits && tried.is_none_or(|tried| tried + made <= 1))
         };
         let most = (0..=wanted).rev().find(|made| holds(*made)).unwrap();
         let (made, held_back) = allowed(wanted, &limits);
@@ -100,6 +99,13 @@ fn the_largest_numbers_do_not_overflow() {
     assert_eq!(servers_for(max, one), max);
     assert_eq!(surplus_servers(0, max, max, one, max), max);
     assert_eq!(queue_share(max, 0, max, max, max, most), max);
-    let limits = Limits { live: max, max_servers: 0, creating: max, creating_max: 0, trying: Some((max, Waiting::CapReached { live: 0, max: 0 })), stop: None };
+    let limits = Limits {
+        live: max,
+        max_servers: 0,
+        creating: max,
+        creating_max: 0,
+        trying: Some((max, Waiting::CapReached { live: 0, max: 0 })),
+        stop: None,
+    };
     assert_eq!(allowed(max, &limits).0, 0);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kasm_autoscale_core::config::{ConfigSpec, ConnectionPassword, ConnectionType, JsonObject, PlacementPolicy, PoolSpec};
+use kasm_autoscale_core::config::{
+    ConfigSpec, ConnectionPassword, ConnectionType, JsonObject, PlacementPolicy, PoolSpec,
+};
 use kasm_autoscale_core::fields::{Fields, Problem, nearest, shown};
 use kasm_autoscale_core::id::{DeploymentId, PoolId, ProviderName};
 use kasm_autoscale_core::time::{Span, Timestamp};
@@ -55,7 +57,11 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
         ("connection_username", json!(long), format!("given \"{}...; {username}", &long[..56])),
         ("connection_password", json!("hunter2"), format!("given something else (not shown); {password}")),
         ("connection_password", json!({"secret": "a b"}), format!("given something else (not shown); {password}")),
-        ("connection_password", json!({"secret": "a", "b": 1}), format!("given something else (not shown); {password}")),
+        (
+            "connection_password",
+            json!({"secret": "a", "b": 1}),
+            format!("given something else (not shown); {password}"),
+        ),
         ("connection_info", json!("x"), "given \"x\"; an object (a table in TOML)".into()),
         ("reusable", json!(1), "given 1; true or false".into()),
         ("minimum_available_sessions", json!(-1), "given -1; a whole number from 0 to 1000000".into()),
@@ -63,11 +69,27 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
         ("max_sessions_per_server", json!(0), "given 0; a whole number from 1 to 1000".into()),
         ("max_sessions_per_server", json!(1001), "given 1001; a whole number from 1 to 1000".into()),
         ("max_servers", json!("many"), "given \"many\"; a whole number from 0 to 1000000".into()),
-        ("downscale_backoff", json!("8d"), "given \"8d\"; a duration from \"0s\" to \"7d\", as in \"90s\" or \"1h30m\", or whole seconds".into()),
-        ("downscale_backoff", json!("1h1h"), "given \"1h1h\"; a duration from \"0s\" to \"7d\", as in \"90s\" or \"1h30m\", or whole seconds".into()),
+        (
+            "downscale_backoff",
+            json!("8d"),
+            "given \"8d\"; a duration from \"0s\" to \"7d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
+        ),
+        (
+            "downscale_backoff",
+            json!("1h1h"),
+            "given \"1h1h\"; a duration from \"0s\" to \"7d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
+        ),
         ("require_checkin", json!("true"), "given \"true\"; true or false".into()),
-        ("boot_deadline", json!(0), "given 0; a duration from \"1s\" to \"1d\", as in \"90s\" or \"1h30m\", or whole seconds".into()),
-        ("boot_deadline", json!("soon"), "given \"soon\"; a duration from \"1s\" to \"1d\", as in \"90s\" or \"1h30m\", or whole seconds".into()),
+        (
+            "boot_deadline",
+            json!(0),
+            "given 0; a duration from \"1s\" to \"1d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
+        ),
+        (
+            "boot_deadline",
+            json!("soon"),
+            "given \"soon\"; a duration from \"1s\" to \"1d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
+        ),
         ("machine", json!([1]), "given [1]; an object (a table in TOML)".into()),
         ("startup_script", json!(script), "given 262145 bytes; at most 262144 bytes".into()),
         ("startup_script", json!(5), "given 5; a text in quotes".into()),
@@ -88,12 +110,17 @@ fn all_mistakes_are_told_at_once() {
     let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
     assert_eq!(paths, ["name", "provider", "enabled", "connection_port", "colour"]);
     let unknown = problems.last().unwrap().to_string();
-    assert!(unknown.starts_with("colour: given \"red\"; no such field; the fields are name, provider, enabled, zone, "), "{unknown}");
+    assert!(
+        unknown.starts_with("colour: given \"red\"; no such field; the fields are name, provider, enabled, zone, "),
+        "{unknown}"
+    );
 }
 
 #[test]
 fn no_password_is_shown_in_a_message() {
-    for given in [json!("hunter2"), json!({ "secret": "hunter2!" }), json!(["hunter2"]), json!({ "password": "hunter2" })] {
+    for given in
+        [json!("hunter2"), json!({ "secret": "hunter2!" }), json!(["hunter2"]), json!({ "password": "hunter2" })]
+    {
         let said = said_of("connection_password", &given).join("\n");
         assert!(!said.is_empty() && !said.contains("hunter2"), "I-27 {said}");
     }
@@ -109,14 +136,32 @@ fn variables_that_will_never_have_a_value_are_told() {
     };
     let none: [String; 0] = [];
     let user = "startup_script: given {connection_username}; ";
-    assert_eq!(said(json!({ "startup_script": "'{connection_username}'" })), [format!("{user}set connection_username")]);
+    assert_eq!(
+        said(json!({ "startup_script": "'{connection_username}'" })),
+        [format!("{user}set connection_username")]
+    );
     let own = "connection_username is the user's own here, which is not known when a machine starts; set a static one";
-    assert_eq!(said(json!({ "startup_script": "'{connection_username}'", "connection_username": "{sso_username}" })), [format!("{user}{own}")]);
+    assert_eq!(
+        said(json!({ "startup_script": "'{connection_username}'", "connection_username": "{sso_username}" })),
+        [format!("{user}{own}")]
+    );
     assert_eq!(said(json!({ "startup_script": "'{connection_username}'", "connection_username": "admin" })), none);
-    assert_eq!(said(json!({ "startup_script": "'{connection_password}'", "connection_password": "{sso_cred}" })).len(), 1);
-    assert_eq!(said(json!({ "startup_script": "'{connection_password}'", "connection_password": { "secret": "s" } })), none);
-    assert_eq!(said(json!({ "startup_script": "'{domain}'" })), ["startup_script: given {domain}; this config joins no Active Directory domain"]);
-    assert_eq!(said(json!({ "startup_script": "'{upstream_auth_address}'" })), ["startup_script: given {upstream_auth_address}; set upstream_auth_address"]);
+    assert_eq!(
+        said(json!({ "startup_script": "'{connection_password}'", "connection_password": "{sso_cred}" })).len(),
+        1
+    );
+    assert_eq!(
+        said(json!({ "startup_script": "'{connection_password}'", "connection_password": { "secret": "s" } })),
+        none
+    );
+    assert_eq!(
+        said(json!({ "startup_script": "'{domain}'" })),
+        ["startup_script: given {domain}; this config joins no Active Directory domain"]
+    );
+    assert_eq!(
+        said(json!({ "startup_script": "'{upstream_auth_address}'" })),
+        ["startup_script: given {upstream_auth_address}; set upstream_auth_address"]
+    );
     let broken = said(json!({ "startup_script": "line one\n'{nonsense}'" }));
     assert!(broken.len() == 1 && broken[0].starts_with("startup_script: given line 2, column "), "{broken:?}");
 }
@@ -132,12 +177,23 @@ fn what_is_unwise_is_warned_of() {
     let none: [&str; 0] = [];
     assert_eq!(warned(json!({})), none);
     assert_eq!(warned(json!({ "reusable": true })), ["reusable"]);
-    assert_eq!(warned(json!({ "reusable": true, "connection_username": "{sso_username}", "connection_password": "{sso_cred}" })), none);
-    assert_eq!(warned(json!({ "max_sessions_per_server": 2, "connection_password": { "secret": "s" } })), ["max_sessions_per_server"]);
+    assert_eq!(
+        warned(
+            json!({ "reusable": true, "connection_username": "{sso_username}", "connection_password": "{sso_cred}" })
+        ),
+        none
+    );
+    assert_eq!(
+        warned(json!({ "max_sessions_per_server": 2, "connection_password": { "secret": "s" } })),
+        ["max_sessions_per_server"]
+    );
     assert_eq!(warned(json!({ "max_servers": 2, "minimum_available_sessions": 3 })), ["max_servers"]);
     assert_eq!(warned(json!({ "require_checkin": true })), ["require_checkin"]);
     assert_eq!(warned(json!({ "require_checkin": true, "startup_script": "'{checkin_jwt}'" })), none);
-    assert_eq!(warned(json!({ "require_checkin": true, "startup_script": "'{checkin_jwt}'", "boot_deadline": "1m" })), ["boot_deadline"]);
+    assert_eq!(
+        warned(json!({ "require_checkin": true, "startup_script": "'{checkin_jwt}'", "boot_deadline": "1m" })),
+        ["boot_deadline"]
+    );
 }
 
 #[test]
@@ -155,14 +211,20 @@ fn fields_left_out_have_the_values_of_the_table_in_the_documentation() {
     assert_eq!(format!("{read:?}"), text);
     let ports = [("rdp", 3389), ("vnc", 5901), ("ssh", 22), ("kasmvnc", 6901)];
     for (word, port) in ports {
-        assert_eq!(config(json!({ "name": "a", "provider": "b", "connection_type": word })).unwrap().connection.port, port);
+        assert_eq!(
+            config(json!({ "name": "a", "provider": "b", "connection_type": word })).unwrap().connection.port,
+            port
+        );
     }
 }
 
 #[test]
 fn pools_are_read_and_refused_in_the_same_way() {
     let spec = pool(json!({ "name": "desktops" })).unwrap();
-    assert_eq!((spec.placement, spec.queue_deadline, spec.queue_max), (PlacementPolicy::Spread, Duration::from_secs(600), 10_000));
+    assert_eq!(
+        (spec.placement, spec.queue_deadline, spec.queue_max),
+        (PlacementPolicy::Spread, Duration::from_secs(600), 10_000)
+    );
     assert_eq!(spec.keepalive_expiry, Duration::from_secs(3600));
     let said = |value: Value| pool(value).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(said(json!({})), ["name: given nothing; required: the pool's name"]);
@@ -191,7 +253,10 @@ fn lists_of_texts_tell_which_item_is_wrong() {
     assert_eq!(fields.texts("ids").unwrap(), ["a"]);
     assert_eq!(fields.texts("names"), None);
     let about: Vec<String> = fields.finish().iter().map(ToString::to_string).collect();
-    assert_eq!(about[..2], ["ids[1]: given 7; a text that is not empty", "ids[2]: given \"\"; a text that is not empty"]);
+    assert_eq!(
+        about[..2],
+        ["ids[1]: given 7; a text that is not empty", "ids[2]: given \"\"; a text that is not empty"]
+    );
     assert_eq!(about[2..], ["names: given \"a\"; a list of texts"]);
 }
 
@@ -206,11 +271,22 @@ fn the_nearest_name_is_suggested_only_if_it_is_near() {
 
 fn specs() -> impl Strategy<Value = Value> {
     let name = "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}";
-    let password = prop_oneof![Just(Value::Null), Just(json!("{sso_cred}")), name.prop_map(|name| json!({ "secret": name }))];
+    let password =
+        prop_oneof![Just(Value::Null), Just(json!("{sso_cred}")), name.prop_map(|name| json!({ "secret": name }))];
     let username = proptest::option::of("[a-z. \\\\@]{0,20}(\\{sso_username\\})?[a-z]{0,5}");
-    let connection = (prop::sample::select(vec!["rdp", "vnc", "ssh", "kasmvnc"]), proptest::option::of(1..=65535_u16), ".{0,20}", username, password);
+    let connection = (
+        prop::sample::select(vec!["rdp", "vnc", "ssh", "kasmvnc"]),
+        proptest::option::of(1..=65535_u16),
+        ".{0,20}",
+        username,
+        password,
+    );
     let numbers = (0..=1_000_000_u32, 1..=1000_u32, 0..=1_000_000_u32, 0..=604_800_000_u64, 1000..=86_400_000_u64);
-    let rest = (any::<[bool; 3]>(), proptest::option::of("[a-z '\\$]{0,30}"), proptest::collection::btree_map("[a-z]{1,5}", any::<i64>(), 0..4));
+    let rest = (
+        any::<[bool; 3]>(),
+        proptest::option::of("[a-z '\\$]{0,30}"),
+        proptest::collection::btree_map("[a-z]{1,5}", any::<i64>(), 0..4),
+    );
     (name, name, name, connection, numbers, rest).prop_map(|(name, zone, provider, connection, numbers, (flags, script, machine))| {
         json!({
             "name": name, "zone": zone, "provider": provider,
@@ -260,7 +336,9 @@ fn instants_and_spans_do_not_wrap_round() {
     assert_eq!(Timestamp::default() - Duration::from_secs(1), Timestamp::default());
     assert_eq!(Timestamp::default().since(last), Duration::ZERO);
     assert_eq!(Timestamp::from_secs(u64::MAX), last);
-    for wrong in ["", "s", "1", "1x", "-1s", "1.5h", "1 h", "1s 1m", "99999999999999999999s", "18446744073709551615d", "１s"] {
+    for wrong in
+        ["", "s", "1", "1x", "-1s", "1.5h", "1 h", "1s 1m", "99999999999999999999s", "18446744073709551615d", "１s"]
+    {
         assert_eq!(Span::parse(wrong).is_some(), wrong == "1", "{wrong:?}");
     }
 }
@@ -268,7 +346,10 @@ fn instants_and_spans_do_not_wrap_round() {
 #[test]
 fn connections_know_single_sign_on() {
     let spec = |username: Value, password: Value| {
-        config(json!({ "name": "a", "provider": "b", "connection_username": username, "connection_password": password })).unwrap()
+        config(
+            json!({ "name": "a", "provider": "b", "connection_username": username, "connection_password": password }),
+        )
+        .unwrap()
     };
     assert!(spec(json!("CORP\\{sso_username}"), json!("{sso_cred}")).connection.is_single_sign_on());
     assert!(!spec(json!("admin"), json!("{sso_cred}")).connection.is_single_sign_on());

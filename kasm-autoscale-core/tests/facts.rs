@@ -8,9 +8,9 @@ use common::{Host, T0, known, pool_spec, request, secs, ses, set, srv};
 use kasm_autoscale_core::command::Outcome;
 use kasm_autoscale_core::id::{CommandId, ServerId, UserName};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Refusal, Ticket};
-use kasm_autoscale_core::ports::{MachineRef, Progress};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::row::{ROW_FORMAT, RestoreError, Row};
+use kasm_autoscale_core::ports::{Listing, MachineRef, MachineState, Progress};
+use kasm_autoscale_core::row::{ROW_FORMAT, RestoreError, Row, Write};
 use kasm_autoscale_core::session::SessionRequest;
 use proptest::prelude::*;
 use serde_json::json;
@@ -132,10 +132,44 @@ fn i_30_restoring_twice_is_restoring_once() {
     assert_eq!(format!("{:?}", restored(backwards).report()), once, "rows come in any order");
     let mut pool = restored(rows());
     let mut store = common::Store::default();
-    rows().iter().for_each(|row| store.save(&[kasm_autoscale_core::row::Write::Put(row.clone())]));
+    rows().iter().for_each(|row| store.save(&[Write::Put(row.clone())]));
     store.save(pool.step(T0, [Input::from(known("aws"))]).writes());
     store.expect_like(&pool);
     store.expect_like(&restored(store.load()));
+}
+
+#[test]
+fn rows_that_were_never_written_out_are_as_good() {
+    let mut kept = BTreeMap::new();
+    let mut pool = Pool::new(pool_spec(), T0);
+    let facts =
+        [known("aws"), set(json!({ "minimum_available_sessions": 2, "max_sessions_per_server": 3 })), request("ann")];
+    let mut step = |pool: &mut Pool, facts: Vec<Fact>| {
+        let batch = pool.step(T0, facts.into_iter().map(Input::from));
+        for write in batch.writes() {
+            let Write::Put(row) = write else { continue };
+            kept.insert(row.key(), row.clone());
+        }
+        let commands = batch.saved().commands;
+        (commands, kept.clone())
+    };
+    let (commands, _) = step(&mut pool, facts.to_vec());
+    let creates: Vec<_> = commands.iter().filter(|command| command.action.verb() == "create").collect();
+    let made = creates.iter().map(|create| {
+        Fact::Finished(create.id, Outcome::Progress(Ok(Progress::Done { machine: Some(MachineRef("i-1".into())) })))
+    });
+    step(&mut pool, made.collect());
+    let seen = common::machine("i-1", srv(1), 1, MachineState::Running, Some("10.0.0.1"));
+    let list = commands.iter().find(|command| command.action.verb() == "list").unwrap();
+    let (commands, _) = step(
+        &mut pool,
+        vec![Fact::Finished(list.id, Outcome::Listed(Ok(Listing { machines: vec![seen], complete: true })))],
+    );
+    let (_, kept) = step(&mut pool, vec![Fact::Finished(commands[0].id, Outcome::Probed(Ok(())))]);
+    assert_eq!(pool.server(srv(1)).unwrap().sessions, 1);
+    let restored = Pool::restore(kept.into_values(), T0).unwrap();
+    restored.check().unwrap();
+    assert_eq!(restored.server(srv(1)).unwrap().sessions, 1);
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kasm_autoscale_core::id::{CommandId, ConfigId, DeploymentId, PoolId, PoolName, ServerId, ServerKey, SessionId, UserName};
+use kasm_autoscale_core::id::{
+    CommandId, ConfigId, DeploymentId, PoolId, PoolName, ServerId, ServerKey, SessionId, UserName,
+};
 use kasm_autoscale_core::time::Timestamp;
-use kasm_autoscale_core::token::{DeploymentKey, LEEWAY, TOKEN_BYTES_MAX, TokenError, checkin_token, verify_checkin_token};
+use kasm_autoscale_core::token::{
+    DeploymentKey, LEEWAY, TOKEN_BYTES_MAX, TokenError, checkin_token, verify_checkin_token,
+};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -56,12 +60,16 @@ proptest! {
 
 #[test]
 fn what_is_no_id_is_refused() {
-    for wrong in ["", "srv", "srv-", "srv--1", "srv-+1", "srv- 1", "SRV-1", "ses-1", "srv-18446744073709551616", "srv-1x"] {
+    for wrong in
+        ["", "srv", "srv-", "srv--1", "srv-+1", "srv- 1", "SRV-1", "ses-1", "srv-18446744073709551616", "srv-1x"]
+    {
         assert!(wrong.parse::<ServerId>().is_err(), "{wrong:?}");
     }
     let right = DeploymentId::from_bytes([0xab; 16]).to_string();
     assert!(right.parse::<DeploymentId>().is_ok());
-    for wrong in [&right[1..], &format!("{right}0"), &right.replace('-', ""), &right.replace('a', "g"), &format!("{{{right}}}")] {
+    for wrong in
+        [&right[1..], &format!("{right}0"), &right.replace('-', ""), &right.replace('a', "g"), &format!("{{{right}}}")]
+    {
         assert!(wrong.parse::<DeploymentId>().is_err(), "{wrong:?}");
     }
     let said = "a b".parse::<PoolName>().unwrap_err().to_string();
@@ -84,7 +92,7 @@ fn i_22_a_hundred_thousand_servers_have_as_many_names() {
 fn uuids_and_names_stay_as_they_are_for_ever() {
     // Machines bear them: another form would make orphans of them all.
     assert_eq!(key(1).uuid(), "403d7256-a042-8580-8000-000000000001");
-    assert_eq!(key(1).machine_name().as_str(), "NAME_ONE");
+    assert_eq!(key(1).machine_name().as_str(), "kasm-astx32qpkj");
 }
 
 // --- tokens ---
@@ -137,7 +145,9 @@ fn only_one_algorithm_is_known() {
     let token = checkin_token(&secret(), &key(42), UNTIL);
     let payload = token.split('.').nth(1).unwrap();
     let signature = token.split('.').nth(2).unwrap();
-    for header in [r#"{"alg":"none","typ":"JWT"}"#, r#"{"alg":"HS512","typ":"JWT"}"#, r#"{"typ":"JWT","alg":"HS256"}"#, ""] {
+    for header in
+        [r#"{"alg":"none","typ":"JWT"}"#, r#"{"alg":"HS512","typ":"JWT"}"#, r#"{"typ":"JWT","alg":"HS256"}"#, ""]
+    {
         let header = URL_SAFE_NO_PAD.encode(header);
         for signature in ["", signature] {
             assert_eq!(verify(&format!("{header}.{payload}.{signature}"), UNTIL), Err(TokenError::Forged));

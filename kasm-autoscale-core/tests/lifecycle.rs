@@ -134,7 +134,8 @@ fn happen(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
         lab.config(fields);
         lab.reach(Ready);
     };
-    let checks_in = || Fact::CheckedIn { server: srv(1), status: "running".into(), message: String::new(), progress: 0 };
+    let checks_in =
+        || Fact::CheckedIn { server: srv(1), status: "running".into(), message: String::new(), progress: 0 };
     let stories_of_their_own = ["the surplus has lasted", "its last session ends and it is not reusable"];
     let taken_back = ["sessions are short again", "the config is enabled again", "it is empty"];
     if let Some(from) = from.filter(|_| !stories_of_their_own.contains(&event) && !taken_back.contains(&event)) {
@@ -149,12 +150,18 @@ fn happen(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
             lab.finish("find", Outcome::Found(Ok(Some(seen(MachineState::Provisioning)))));
         }
         "an operation names the machine" => {
-            lab.finish("create", Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef("op-1".into())) })));
+            lab.finish(
+                "create",
+                Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef("op-1".into())) })),
+            );
             lab.wait(secs(5));
             lab.finish("poll", made("i-1"));
         }
         "the operation failed" => {
-            lab.finish("create", Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef("op-1".into())) })));
+            lab.finish(
+                "create",
+                Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef("op-1".into())) })),
+            );
             lab.wait(secs(5));
             lab.finish("poll", failed(Certainty::NotApplied));
         }
@@ -245,7 +252,8 @@ fn happen(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
 }
 
 fn phase(word: &str) -> Option<PhaseKind> {
-    (word != "none").then(|| PhaseKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or_else(|| panic!("{word}?")))
+    (word != "none")
+        .then(|| PhaseKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or_else(|| panic!("{word}?")))
 }
 
 #[test]

@@ -71,7 +71,8 @@ impl Walk {
             steps_at_once: 0,
             trace: 0,
         };
-        let mut facts: Vec<Fact> = CONFIGS.iter().map(|(_, name, _)| Fact::ProviderKnown(provider(name), unhurried())).collect();
+        let mut facts: Vec<Fact> =
+            CONFIGS.iter().map(|(_, name, _)| Fact::ProviderKnown(provider(name), unhurried())).collect();
         facts.extend((0..CONFIGS.len()).map(|index| walk.config_fact(index, true)));
         // Before anything was ever saved there is nothing to come back to.
         walk.cloud.has_faults = false;
@@ -131,8 +132,13 @@ impl Walk {
     }
 
     fn record(&mut self, outputs: &Outputs) {
-        let commands: Vec<_> = outputs.commands.iter().map(|command| (command.id, command.action.verb(), self.host.server_of(&command.action))).collect();
-        let phases: Vec<_> = self.host.pool.servers().map(|server| (server.id, server.phase.kind(), server.sessions)).collect();
+        let commands: Vec<_> = outputs
+            .commands
+            .iter()
+            .map(|command| (command.id, command.action.verb(), self.host.server_of(&command.action)))
+            .collect();
+        let phases: Vec<_> =
+            self.host.pool.servers().map(|server| (server.id, server.phase.kind(), server.sessions)).collect();
         let wake_in = outputs.wake_at.map(|wake_at| wake_at.since(self.host.now));
         let text = format!("{commands:?} {phases:?} {wake_in:?} {}", outputs.events.len());
         // FNV-1a.
@@ -141,7 +147,7 @@ impl Walk {
 
     /// I-17: deciding again on the same picture at the same instant decides nothing.
     fn expect_settled(&mut self) {
-        if self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now) && self.steps % 8 == 0 {
+        if self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now) && self.steps.is_multiple_of(8) {
             let again = self.host.decide(vec![]);
             // Of what was just made, some may turn out to be a surplus, where servers are of several sizes.
             let is_memory = |write: &Write| matches!(write.key(), RowKey::Memory(_));
@@ -194,7 +200,12 @@ impl Walk {
                 Due::Arrives(command) => self.arrive(command),
                 Due::Answered(id, outcome) => facts.push(Fact::Finished(id, outcome)),
                 Due::ChecksIn(server) => {
-                    facts.push(Fact::CheckedIn { server, status: "running".into(), message: String::new(), progress: 100 });
+                    facts.push(Fact::CheckedIn {
+                        server,
+                        status: "running".into(),
+                        message: String::new(),
+                        progress: 100,
+                    });
                 }
             }
         }
@@ -231,19 +242,22 @@ impl Walk {
 
     fn somebody_does_something(&mut self) {
         let servers: Vec<ServerId> = self.host.pool.servers().map(|server| server.id).collect();
-        let open: Vec<_> = self.host.pool.sessions().filter(|session| session.is_open()).map(|session| session.id).collect();
+        let open: Vec<_> =
+            self.host.pool.sessions().filter(|session| session.is_open()).map(|session| session.id).collect();
         let dice = &mut self.dice;
         let fact = match dice.below(100) {
             0..40 => Some(Fact::SessionRequested(SessionRequest {
                 user: format!("user-{}", dice.below(30)).parse().unwrap(),
-                zone: dice.pick(&["west", "east", "north"]).filter(|_| true).map(|zone| zone.parse().unwrap()),
+                zone: dice.pick(&["west", "east", "north"]).map(|zone| zone.parse().unwrap()),
                 key: dice.chance(300).then(|| format!("key-{}", dice.below(20))),
             })),
             40..70 => dice.pick(&open).map(|id| Fact::SessionEnded(*id)),
             70..80 => dice.pick(&open).map(|id| Fact::KeptAlive(*id)),
             80..84 => dice.pick(&servers).map(|id| Fact::DrainAsked(*id)),
             84..88 => dice.pick(&servers).map(|id| Fact::UndrainAsked(*id)),
-            88..91 => dice.pick(&servers).map(|id| Fact::DeleteAsked { server: *id, force: self.steps % 2 == 0 }),
+            88..91 => {
+                dice.pick(&servers).map(|id| Fact::DeleteAsked { server: *id, force: self.steps.is_multiple_of(2) })
+            }
             91..94 => {
                 self.cloud.mishap(dice);
                 None
@@ -289,8 +303,12 @@ impl Walk {
         for event in &outputs.events {
             if let What::SessionPlaced { server, session, .. } = &event.what {
                 *self.placed.entry(*server).or_default() += 1;
-                let still_there = self.host.pool.session(*session).is_some_and(|session| session.server() == Some(*server));
-                assert!(!still_there || self.host.phase(*server) == PhaseKind::Ready, "I-03 {session} placed on {server}");
+                let still_there =
+                    self.host.pool.session(*session).is_some_and(|session| session.server() == Some(*server));
+                assert!(
+                    !still_there || self.host.phase(*server) == PhaseKind::Ready,
+                    "I-03 {session} placed on {server}"
+                );
             }
         }
         self.expect_true_to_the_cloud(outputs);
@@ -307,7 +325,7 @@ impl Walk {
             let ever = self.placed.get(&server.id).copied().unwrap_or(0);
             assert!(born.reusable || ever <= max, "I-02 {} took {ever} of {max} once", server.id);
         }
-        if self.steps % 64 == 0 {
+        if self.steps.is_multiple_of(64) {
             self.host.store.expect_like(&self.host.pool);
         }
     }
@@ -325,19 +343,37 @@ impl Walk {
     }
 
     /// I-10: nothing is made beyond need, and nothing twice for one who waits.
-    fn expect_needed(&self, report: &kasm_autoscale_core::report::Report, grown: &BTreeSet<kasm_autoscale_core::id::ConfigId>) {
-        let serials: Vec<_> = self.host.pool.servers().map(|server| (server.config, self.host.pool.born_with(server).name.clone())).collect();
+    fn expect_needed(
+        &self,
+        report: &kasm_autoscale_core::report::Report,
+        grown: &BTreeSet<kasm_autoscale_core::id::ConfigId>,
+    ) {
+        let serials: Vec<_> = self
+            .host
+            .pool
+            .servers()
+            .map(|server| (server.config, self.host.pool.born_with(server).name.clone()))
+            .collect();
         for id in grown {
             let name: &ConfigName = &serials.iter().find(|(config, _)| config == id).unwrap().1;
             let known = report.configs.iter().find(|known| known.config == *name && !known.removed).unwrap();
             let spec = self.host.pool.config(name).unwrap();
             let (min, per) = (spec.minimum_available_sessions, spec.max_sessions_per_server.get());
             let supply = known.supply.free + known.supply.coming;
-            assert!(supply < min + report.waiting + per, "I-10 {name}: {supply} for {min} and {} who wait", report.waiting);
+            assert!(
+                supply < min + report.waiting + per,
+                "I-10 {name}: {supply} for {min} and {} who wait",
+                report.waiting
+            );
             let others = report.configs.iter().filter(|other| other.config != *name && !other.removed && other.enabled);
-            let spare: u32 = others.map(|other| (other.supply.free + other.supply.coming).saturating_sub(other.supply.target)).sum();
+            let spare: u32 =
+                others.map(|other| (other.supply.free + other.supply.coming).saturating_sub(other.supply.target)).sum();
             if grown.len() == 1 && supply >= min + per {
-                assert!(spare < report.waiting, "I-10 {name} grows for {} who wait, and {spare} are coming for them", report.waiting);
+                assert!(
+                    spare < report.waiting,
+                    "I-10 {name} grows for {} who wait, and {spare} are coming for them",
+                    report.waiting
+                );
             }
         }
     }
@@ -352,9 +388,19 @@ impl Walk {
             let free = known.supply.free;
             assert!(free >= min.min(most), "I-16 {}: {free} free of {min}: {}", known.config, known.decision);
             // Servers that were born before an edit may be larger or smaller than the next one.
-            let sizes = self.host.pool.servers().map(|server| self.host.pool.born_with(server)).filter(|born| born.name == known.config);
+            let sizes = self
+                .host
+                .pool
+                .servers()
+                .map(|server| self.host.pool.born_with(server))
+                .filter(|born| born.name == known.config);
             let least = sizes.map(|born| born.max_sessions_per_server.get()).min().unwrap_or(per);
-            assert!(free < min + least, "I-16 {}: {free} free of {min}, {least} per server: {}", known.config, known.decision);
+            assert!(
+                free < min + least,
+                "I-16 {}: {free} free of {min}, {least} per server: {}",
+                known.config,
+                known.decision
+            );
         }
         for server in self.host.pool.servers() {
             assert!(matches!(server.phase, Phase::Ready { .. }), "I-16 {} {:?}", server.id, server.phase);
@@ -395,7 +441,12 @@ fn walk(seed: u64) {
     walk.run(secs(3600));
     assert!(walk.host.pool.is_empty(), "I-20 {:?}", walk.host.pool.report());
     assert!(walk.cloud.machines.is_empty(), "I-20 {:?}", walk.cloud.machines);
-    assert_eq!(walk.host.store.rows.keys().filter(|key| !key.starts_with("session/")).count(), 1, "{:?}", walk.host.store.rows.keys());
+    assert_eq!(
+        walk.host.store.rows.keys().filter(|key| !key.starts_with("session/")).count(),
+        1,
+        "{:?}",
+        walk.host.store.rows.keys()
+    );
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -218,10 +218,10 @@ pub fn openapi_json() -> String {
     document.to_json().unwrap_or_default()
 }
 
-/// Everything that is served: the API behind its table of roles, and beside it `pages`, which ask for nothing.
-fn router(app: &App, pages: Router) -> Router {
+/// Everything that is served: the API behind its table of roles.
+fn router(app: &App) -> Router {
     let (api, _) = described().split_for_parts();
     let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
-    let all = authorized.merge(pages).fallback(gate::no_such_route);
+    let all = authorized.fallback(gate::no_such_route);
     all.layer(from_fn_with_state(app.clone(), gate::observe)).layer(from_fn(gate::harden))
 }

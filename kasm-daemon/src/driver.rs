@@ -283,7 +283,9 @@ impl Driver {
                     self.introduce_providers();
                     return;
                 }
-                Err(error) => tracing::error!(pool = %self.pool.spec().name, %error, "the pool cannot be read; trying again"),
+                Err(error) => {
+                    tracing::error!(pool = %self.pool.spec().name, %error, "the pool cannot be read; trying again")
+                }
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -338,7 +340,12 @@ async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) ->
 
 /// It did not get its turn in time, so it certainly has had no effect.
 fn not_sent(action: &Action) -> Outcome {
-    let error = ProviderError::new(ErrorKind::Throttled, Certainty::NotApplied, "Queued", "too many calls are under way; it was not sent");
+    let error = ProviderError::new(
+        ErrorKind::Throttled,
+        Certainty::NotApplied,
+        "Queued",
+        "too many calls are under way; it was not sent",
+    );
     match action {
         Action::Create(_) | Action::Poll { .. } | Action::Delete { .. } => Outcome::Progress(Err(error)),
         Action::Find { .. } => Outcome::Found(Err(error)),

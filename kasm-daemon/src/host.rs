@@ -134,14 +134,24 @@ impl Host {
     pub async fn start(world: World, declared: &[DeclaredPool]) -> Result<Self, HostError> {
         let world = Arc::new(world);
         let before = world.store.declared().await?;
-        let mut host = Self { world, pools: RwLock::default(), declared: Declared::default(), changes: tokio::sync::Mutex::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let mut host = Self {
+            world,
+            pools: RwLock::default(),
+            declared: Declared::default(),
+            changes: tokio::sync::Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
         let mut loaded = BTreeMap::new();
         for stored in host.world.store.pools().await? {
             let rows = host.world.store.load(stored.id).await?;
             // A pool that was added and never stepped has no rows; it is made again when it is declared or asked for.
             if !rows.is_empty() {
                 let restored = Pool::restore(rows, host.world.clock.now());
-                loaded.insert(stored.name.clone(), restored.map_err(|error| HostError::Restore { pool: stored.name, error })?);
+                loaded.insert(
+                    stored.name.clone(),
+                    restored.map_err(|error| HostError::Restore { pool: stored.name, error })?,
+                );
             }
         }
         for (_, pool) in loaded {
@@ -254,7 +264,11 @@ impl Host {
         }
         let spec = self.spec_of(handle, settings)?;
         if spec.name != *handle.name() {
-            let problem = Problem::new("name", format!("{:?}", spec.name.as_str()), format!("a pool keeps its name, {:?}", handle.name().as_str()));
+            let problem = Problem::new(
+                "name",
+                format!("{:?}", spec.name.as_str()),
+                format!("a pool keeps its name, {:?}", handle.name().as_str()),
+            );
             return Err(Invalid { problems: vec![problem] }.into());
         }
         handle.ask(Fact::PoolSet(Box::new(spec))).await?;
@@ -328,7 +342,12 @@ impl Host {
     ///
     /// # Errors
     /// [`Refusal::UnknownConfig`], or those of [`set_config`](Self::set_config).
-    pub async fn set_config_enabled(&self, handle: &PoolHandle, name: &ConfigName, enabled: bool) -> Result<(), HostError> {
+    pub async fn set_config_enabled(
+        &self,
+        handle: &PoolHandle,
+        name: &ConfigName,
+        enabled: bool,
+    ) -> Result<(), HostError> {
         let _changing = self.changes.lock().await;
         let spec = config_of(handle, name).await?.ok_or_else(|| Refusal::UnknownConfig { name: name.clone() })?;
         let spec = ConfigSpec { enabled, ..spec };

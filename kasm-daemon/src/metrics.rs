@@ -100,18 +100,36 @@ impl Metrics {
     fn registered(mut self) -> Self {
         let mut registry = Registry::with_prefix("kasm_autoscale");
         registry.register("free_sessions", "Free sessions on servers that are ready", self.free.clone());
-        registry.register("coming_sessions", "Sessions that servers which are being made will bring", self.coming.clone());
+        registry.register(
+            "coming_sessions",
+            "Sessions that servers which are being made will bring",
+            self.coming.clone(),
+        );
         registry.register("target_sessions", "Sessions that are to be free", self.target.clone());
         registry.register("sessions", "Active sessions", self.sessions.clone());
         registry.register("servers", "Servers by phase", self.servers.clone());
         registry.register("waiting_requests", "Session requests that wait", self.waiting.clone());
         registry.register("orphans", "Machines with our mark that no row knows", self.orphans.clone());
         registry.register("calls", "Calls to providers and probes, by outcome", self.calls.clone());
-        registry.register_with_unit("call", "Time of calls to providers and probes", Unit::Seconds, self.call_seconds.clone());
+        registry.register_with_unit(
+            "call",
+            "Time of calls to providers and probes",
+            Unit::Seconds,
+            self.call_seconds.clone(),
+        );
         registry.register_with_unit("step", "Time a pool takes to decide", Unit::Seconds, self.step_seconds.clone());
-        registry.register_with_unit("save", "Time the store takes to save a step", Unit::Seconds, self.save_seconds.clone());
+        registry.register_with_unit(
+            "save",
+            "Time the store takes to save a step",
+            Unit::Seconds,
+            self.save_seconds.clone(),
+        );
         registry.register("saves_failed", "Steps that were not saved", self.saves_failed.clone());
-        registry.register("violations", "Things that did not add up at the last recount; always a bug", self.violations.clone());
+        registry.register(
+            "violations",
+            "Things that did not add up at the last recount; always a bug",
+            self.violations.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -157,7 +175,9 @@ impl Metrics {
         for report in reports {
             let pool = report.pool.to_string();
             self.waiting.get_or_create(&OfPool { pool: pool.clone() }).set(report.waiting.into());
-            self.orphans.get_or_create(&OfPool { pool: pool.clone() }).set(i64::try_from(report.orphans.len()).unwrap_or(i64::MAX));
+            self.orphans
+                .get_or_create(&OfPool { pool: pool.clone() })
+                .set(i64::try_from(report.orphans.len()).unwrap_or(i64::MAX));
             for config in &report.configs {
                 let label = OfConfig { pool: pool.clone(), config: config.config.to_string() };
                 self.free.get_or_create(&label).set(config.supply.free.into());
@@ -165,8 +185,16 @@ impl Metrics {
                 self.target.get_or_create(&label).set(config.supply.target.into());
                 self.sessions.get_or_create(&label).set(config.sessions.into());
                 let phases = &config.servers;
-                for (phase, count) in [("creating", phases.creating), ("starting", phases.starting), ("ready", phases.ready), ("draining", phases.draining), ("deleting", phases.deleting)] {
-                    self.servers.get_or_create(&OfPhase { pool: pool.clone(), config: config.config.to_string(), phase }).set(count.into());
+                for (phase, count) in [
+                    ("creating", phases.creating),
+                    ("starting", phases.starting),
+                    ("ready", phases.ready),
+                    ("draining", phases.draining),
+                    ("deleting", phases.deleting),
+                ] {
+                    self.servers
+                        .get_or_create(&OfPhase { pool: pool.clone(), config: config.config.to_string(), phase })
+                        .set(count.into());
                 }
             }
         }

@@ -14,9 +14,15 @@ use crate::secrets::Environment;
 ///
 /// # Errors
 /// Every mistake in its settings; paths start at the provider's table.
-pub async fn build(config: &ProviderConfig, deployment: DeploymentId, environment: &Environment) -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
+pub async fn build(
+    config: &ProviderConfig,
+    deployment: DeploymentId,
+    environment: &Environment,
+) -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
     match config.kind {
-        ProviderKind::Simulated => Ok(Arc::new(SimulatedProvider::new(SimulatedSettings::from_json(&config.settings)?))),
+        ProviderKind::Simulated => {
+            Ok(Arc::new(SimulatedProvider::new(SimulatedSettings::from_json(&config.settings)?)))
+        }
         #[cfg(feature = "aws")]
         ProviderKind::Aws => aws(config, deployment, environment).await,
         // The file's reader has refused it already.
@@ -29,16 +35,25 @@ pub async fn build(config: &ProviderConfig, deployment: DeploymentId, environmen
 }
 
 #[cfg(feature = "aws")]
-async fn aws(config: &ProviderConfig, deployment: DeploymentId, environment: &Environment) -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
+async fn aws(
+    config: &ProviderConfig,
+    deployment: DeploymentId,
+    environment: &Environment,
+) -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
     use kasm_autoscale_core::fields::Fields;
     use kasm_providers::aws::{AwsCredentials, AwsProvider, AwsSettings};
 
-    let unreadable = |name: &str, error: crate::secrets::SecretError| vec![Problem::new(format!("credentials.{name}"), error.to_string(), error.remedy())];
+    let unreadable = |name: &str, error: crate::secrets::SecretError| {
+        vec![Problem::new(format!("credentials.{name}"), error.to_string(), error.remedy())]
+    };
     let credentials = match &config.credentials {
         None => AwsCredentials::Chain,
         Some(keys) => AwsCredentials::Static {
             access_key_id: keys.access_key_id.clone(),
-            secret_access_key: keys.secret_access_key.resolve(environment).map_err(|error| unreadable("secret_access_key", error))?,
+            secret_access_key: keys
+                .secret_access_key
+                .resolve(environment)
+                .map_err(|error| unreadable("secret_access_key", error))?,
             session_token: match &keys.session_token {
                 Some(source) => Some(source.resolve(environment).map_err(|error| unreadable("session_token", error))?),
                 None => None,

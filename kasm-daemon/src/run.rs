@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
 use kasm_autoscale_core::execute::check_config;
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, ProviderName};
@@ -20,7 +19,10 @@ use crate::api::{Limits, ServeError, Setup, serve_with};
 use crate::auth::{NewTokenError, Tokens, generate_token};
 use crate::clock::Clock;
 use crate::driver::CallLimits;
-use crate::file::{Checks, ConfigCheck, DaemonConfig, LogConfig, LogFormat, ProviderConfig, SCRIPTS_ARE_CHECKED, Surroundings, Warning, load};
+use crate::file::{
+    Checks, ConfigCheck, DaemonConfig, LogConfig, LogFormat, ProviderConfig, SCRIPTS_ARE_CHECKED, Surroundings,
+    Warning, load,
+};
 use crate::host::{Host, HostError, Registry, World};
 use crate::metrics::Metrics;
 use crate::probe::{AddressGuard, NetProber};
@@ -35,7 +37,9 @@ pub enum RunError {
     #[error("the config file has mistakes:\n{}", .0.join("\n"))]
     Config(Vec<String>),
     /// Nobody could use the API.
-    #[error("the config file declares no [[token]], so nobody could use the API; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own")]
+    #[error(
+        "the config file declares no [[token]], so nobody could use the API; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own"
+    )]
     NoTokens,
     /// A secret cannot be read any more.
     #[error(transparent)]
@@ -80,11 +84,18 @@ pub async fn check(path: &Path) -> Checked {
         Ok((config, warnings)) => {
             let mut lines: Vec<String> = warnings.iter().map(ToString::to_string).collect();
             if !SCRIPTS_ARE_CHECKED {
-                lines.push("startup scripts were not checked for PowerShell syntax: built without the feature script-check".into());
+                lines.push(
+                    "startup scripts were not checked for PowerShell syntax: built without the feature script-check"
+                        .into(),
+                );
             }
             let configs: usize = config.pools.iter().map(|pool| pool.configs.len()).sum();
             let (providers, pools) = (config.providers.len(), config.pools.len());
-            lines.push(format!("{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {} warnings", path.display(), warnings.len()));
+            lines.push(format!(
+                "{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {} warnings",
+                path.display(),
+                warnings.len()
+            ));
             Checked { text: lines.join("\n"), sound: true }
         }
         Err(mut lines) => {
@@ -130,11 +141,12 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     }
     let environment = Environment::of_process();
     let tokens = tokens(&config, insecure_no_auth, &environment)?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
+    let listener =
+        TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
     let host = Arc::new(Host::start(world(&config, &environment).await?, &config.pools).await?);
     let stop = CancellationToken::new();
     let limits = Limits { grace: config.limits.shutdown_grace, ..Limits::default() };
-    let setup = Setup { host: host.clone(), tokens, limits, pages: Router::new() };
+    let setup = Setup { host: host.clone(), tokens, limits };
     let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
@@ -154,7 +166,8 @@ fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environme
         (true, _) => Ok(Tokens::none()),
         (false, true) => Err(RunError::NoTokens),
         (false, false) => {
-            let entries: Result<Vec<_>, SecretError> = config.tokens.iter().map(|token| token.entry(environment)).collect();
+            let entries: Result<Vec<_>, SecretError> =
+                config.tokens.iter().map(|token| token.entry(environment)).collect();
             Ok(Tokens::new(entries?))
         }
     }
@@ -170,10 +183,16 @@ async fn world(config: &DaemonConfig, environment: &Environment) -> Result<World
     let mut providers = Registry::default();
     for (name, provider) in &config.providers {
         let built = build(provider, store.deployment(), environment).await;
-        let mistakes = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.below(&format!("provider.{name}")).to_string()).collect();
+        let mistakes = |problems: Vec<Problem>| {
+            problems.into_iter().map(|problem| problem.below(&format!("provider.{name}")).to_string()).collect()
+        };
         providers.add(name.clone(), built.map_err(|problems| RunError::Config(mistakes(problems)))?);
     }
-    let calls = CallLimits { calls: config.limits.provider_calls, probes: config.limits.probes, grace: config.limits.shutdown_grace };
+    let calls = CallLimits {
+        calls: config.limits.provider_calls,
+        probes: config.limits.probes,
+        grace: config.limits.shutdown_grace,
+    };
     Ok(World {
         clock: Clock::start(),
         store,
@@ -206,7 +225,16 @@ fn start_log(config: &LogConfig) {
     // The file's reader has accepted the filter.
     let mut filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // At its finer levels the AWS SDK prints whole requests, start-up data included. Whatever the file asks for, it may not.
-    for target in ["aws_config", "aws_runtime", "aws_sdk_ec2", "aws_smithy_runtime", "aws_smithy_runtime_api", "aws_smithy_http_client", "hyper", "hyper_util"] {
+    for target in [
+        "aws_config",
+        "aws_runtime",
+        "aws_sdk_ec2",
+        "aws_smithy_runtime",
+        "aws_smithy_runtime_api",
+        "aws_smithy_http_client",
+        "hyper",
+        "hyper_util",
+    ] {
         if let Ok(directive) = format!("{target}=info").parse() {
             filter = filter.add_directive(directive);
         }
@@ -230,7 +258,11 @@ pub fn log_for_demo() {
 /// [`NewTokenError`] when the name is none or the system gives no random bytes.
 pub fn token(name: &str) -> Result<String, NewTokenError> {
     let made = generate_token(name)?;
-    Ok(format!("token (shown once): {}\nin the config file:\n\n[[token]]\nname = \"{name}\"\nrole = \"admin\"\nsha256 = \"{}\"", made.token.expose_secret(), made.sha256))
+    Ok(format!(
+        "token (shown once): {}\nin the config file:\n\n[[token]]\nname = \"{name}\"\nrole = \"admin\"\nsha256 = \"{}\"",
+        made.token.expose_secret(),
+        made.sha256
+    ))
 }
 
 /// Makes a deployment key: what to print.

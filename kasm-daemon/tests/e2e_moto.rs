@@ -1,11 +1,13 @@
 //! The main job, end to end: the daemon's own process, a real EC2 API, a real RDP server.
 #![cfg(feature = "aws")]
 
-#[path = "support/http.rs"]
+#[path = "support/ec2.rs"]
+mod ec2;
+#[path = "../../tests/support/http.rs"]
 mod http;
-#[path = "support/moto.rs"]
+#[path = "../../tests/support/moto.rs"]
 mod moto;
-#[path = "support/real.rs"]
+#[path = "../../tests/support/real.rs"]
 mod real;
 
 use std::collections::BTreeSet;
@@ -13,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use moto::Moto;
+use ec2::Ec2;
 use real::{Process, Program, free_port, wait_until};
 use serde_json::{Value, json};
 
@@ -30,7 +32,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(folder: &Path, moto: &Moto) -> Self {
+    fn new(folder: &Path, ec2: &Ec2) -> Self {
         let port = free_port();
         let text = format!(
             r#"
@@ -48,7 +50,7 @@ secret = {{ env = "KASM_E2E_TOKEN" }}
 [provider.ec2]
 kind = "aws"
 region = "us-east-1"
-endpoint_url = "http://127.0.0.1:{moto_port}"
+endpoint_url = "{moto}"
 # moto shows a machine at once.
 visibility_lag = "1s"
 poll_busy = "500ms"
@@ -56,21 +58,25 @@ poll_idle = "2s"
 credentials = {{ access_key_id = "AKIAE2E", secret_access_key = {{ env = "KASM_E2E_SECRET" }} }}
 "#,
             store = folder.join("pools.sqlite").display(),
-            moto_port = moto.port,
+            moto = ec2.moto.url(),
         );
         std::fs::write(folder.join("kasm.toml"), text).expect("the config file is written");
         Self { port, folder: folder.into(), child: None }
     }
 
     fn start(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("daemon.log")).expect("a log");
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("daemon.log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_kasm-daemon"));
         command.args(["run", "--config"]).arg(self.folder.join("kasm.toml"));
         command.env("KASM_E2E_KEY", "5a".repeat(32)).env("KASM_E2E_TOKEN", TOKEN).env("KASM_E2E_SECRET", "e2e-secret");
         command.env("AWS_EC2_METADATA_DISABLED", "true").stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         self.child = Some(command.spawn().expect("the daemon starts"));
-        let up = wait_until(|| http::request(self.port, "GET", "/healthz", &[], "").is_ok_and(|answer| answer.status == 200), PATIENCE);
+        let up = wait_until(
+            || http::request(self.port, "GET", "/healthz", &[], "").is_ok_and(|answer| answer.status == 200),
+            PATIENCE,
+        );
         assert!(up, "the daemon does not come up: {}", self.log());
     }
 
@@ -129,11 +135,30 @@ fn start_xrdp(folder: &Path) -> Option<(Process, u16)> {
     let folder = folder.join("xrdp");
     std::fs::create_dir(&folder).expect("a folder");
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ])
+        .current_dir(&folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     assert!(made.is_ok_and(|status| status.success()), "openssl makes a certificate");
     let at = folder.display();
-    let ini = format!("[Globals]\nport=tcp://127.0.0.1:{port}\nsecurity_layer=tls\ncertificate={at}/cert.pem\nkey_file={at}/key.pem\n[Logging]\nLogFile={at}/xrdp.log\nLogLevel=INFO\n[Xvnc]\nname=Xvnc\nlib=libvnc.so\n");
+    let ini = format!(
+        "[Globals]\nport=tcp://127.0.0.1:{port}\nsecurity_layer=tls\ncertificate={at}/cert.pem\nkey_file={at}/key.pem\n[Logging]\nLogFile={at}/xrdp.log\nLogLevel=INFO\n[Xvnc]\nname=Xvnc\nlib=libvnc.so\n"
+    );
     std::fs::write(folder.join("xrdp.ini"), ini).expect("the config is written");
     let mut command = Command::new(program);
     command.args(["--nodaemon", "--config"]).arg(folder.join("xrdp.ini"));
@@ -144,7 +169,7 @@ fn start_xrdp(folder: &Path) -> Option<(Process, u16)> {
     Some((process, port))
 }
 
-fn config(name: &str, moto: &Moto, rdp: u16, minimum: u32, reusable: bool) -> Value {
+fn config(name: &str, ec2: &Ec2, rdp: u16, minimum: u32, reusable: bool) -> Value {
     json!({
         "name": name,
         "provider": "ec2",
@@ -159,7 +184,7 @@ fn config(name: &str, moto: &Moto, rdp: u16, minimum: u32, reusable: bool) -> Va
         "max_servers": 100,
         "downscale_backoff": "3s",
         "boot_deadline": "2m",
-        "machine": { "ami": "ami-12c6146b", "instance_type": "t3.large", "subnet_id": moto.subnet },
+        "machine": { "ami": "ami-12c6146b", "instance_type": "t3.large", "subnet_id": ec2.subnet },
         "startup_script": "Write-Output '{server_hostname}'",
     })
 }
@@ -172,18 +197,20 @@ fn settle(daemon: &Daemon, pool: &str, ready: usize) {
 }
 
 /// What the store knows is what EC2 has: nothing forgotten, nothing twice.
-fn compare(daemon: &Daemon, moto: &Moto, pool: &str) {
+fn compare(daemon: &Daemon, ec2: &Ec2, pool: &str) {
     let known: BTreeSet<String> = daemon.servers(pool).into_iter().map(|(_, machine)| machine).collect();
-    let there: BTreeSet<String> = moto.live().into_iter().map(|instance| instance.id).collect();
+    let there: BTreeSet<String> = ec2.live().into_iter().map(|instance| instance.id).collect();
     assert_eq!(known, there, "{}", daemon.log());
-    let marks: BTreeSet<String> = moto.live().into_iter().filter_map(|instance| instance.tags.get("kasm-autoscale:server").cloned()).collect();
+    let marks: BTreeSet<String> =
+        ec2.live().into_iter().filter_map(|instance| instance.tags.get("kasm-autoscale:server").cloned()).collect();
     assert_eq!(marks.len(), there.len(), "every machine is another server's");
 }
 
 fn request_users(daemon: &Daemon, pool: &str, users: std::ops::Range<u32>) -> Vec<String> {
     let request = |user: u32| {
         // 201: the session is there at once; 202 would mean that the user waits.
-        let answer = daemon.want(201, "POST", &format!("/v1/pools/{pool}/sessions"), &json!({ "user": format!("user{user}") }));
+        let answer =
+            daemon.want(201, "POST", &format!("/v1/pools/{pool}/sessions"), &json!({ "user": format!("user{user}") }));
         assert_eq!(answer["connection"]["username"], format!("user{user}"));
         answer["id"].as_str().expect("an id").to_owned()
     };
@@ -193,37 +220,37 @@ fn request_users(daemon: &Daemon, pool: &str, users: std::ops::Range<u32>) -> Ve
 #[test]
 fn a_pool_keeps_its_free_sessions_on_ec2() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(moto) = Moto::start(folder.path()) else { return };
+    let Some(ec2) = Ec2::start() else { return };
     let Some((_xrdp, rdp)) = start_xrdp(folder.path()) else { return };
-    let mut daemon = Daemon::new(folder.path(), &moto);
+    let mut daemon = Daemon::new(folder.path(), &ec2);
     daemon.start();
 
     // Ten sessions free at all times, four on each server: three servers, and never more.
     daemon.want(201, "POST", "/v1/pools", &json!({ "name": "once" }));
-    daemon.want(201, "POST", "/v1/pools/once/configs", &config("ec2", &moto, rdp, 10, false));
+    daemon.want(201, "POST", "/v1/pools/once/configs", &config("ec2", &ec2, rdp, 10, false));
     settle(&daemon, "once", 3);
-    assert_eq!(moto.instances().len(), 3, "never more than three");
+    assert_eq!(ec2.instances().len(), 3, "never more than three");
 
     // Nine users arrive, and nobody waits; what they took is made up for.
     let sessions = request_users(&daemon, "once", 0..9);
     settle(&daemon, "once", 5);
-    assert_eq!(moto.instances().len(), 5);
+    assert_eq!(ec2.instances().len(), 5);
 
     // They leave. Servers that are not reusable go with them; those nobody was on stay.
     for session in &sessions {
         daemon.want(200, "DELETE", &format!("/v1/pools/once/sessions/{session}"), &Value::Null);
     }
-    let used = |daemon: &Daemon| moto.instances().len() - daemon.servers("once").len();
+    let used = |daemon: &Daemon| ec2.instances().len() - daemon.servers("once").len();
     assert!(wait_until(|| used(&daemon) == 3, PATIENCE), "three used servers are gone: {:?}", daemon.servers("once"));
     settle(&daemon, "once", 3);
-    compare(&daemon, &moto, "once");
+    compare(&daemon, &ec2, "once");
 
     // Reusable servers stay, and only the surplus goes, after the backoff.
     daemon.want(200, "POST", "/v1/pools/once/configs/ec2/disable", &Value::Null);
     settle(&daemon, "once", 0);
-    assert_eq!(moto.live(), []);
+    assert_eq!(ec2.live(), []);
     daemon.want(201, "POST", "/v1/pools", &json!({ "name": "again" }));
-    daemon.want(201, "POST", "/v1/pools/again/configs", &config("ec2", &moto, rdp, 10, true));
+    daemon.want(201, "POST", "/v1/pools/again/configs", &config("ec2", &ec2, rdp, 10, true));
     settle(&daemon, "again", 3);
     let first: BTreeSet<String> = daemon.servers("again").into_iter().map(|(_, machine)| machine).collect();
     let sessions = request_users(&daemon, "again", 0..9);
@@ -234,24 +261,24 @@ fn a_pool_keeps_its_free_sessions_on_ec2() {
     settle(&daemon, "again", 3);
     let last: BTreeSet<String> = daemon.servers("again").into_iter().map(|(_, machine)| machine).collect();
     assert_eq!(first, last, "the servers that were there first are kept");
-    compare(&daemon, &moto, "again");
+    compare(&daemon, &ec2, "again");
 
     // Disabled: the pool ends empty, in the store and in EC2.
     daemon.want(200, "POST", "/v1/pools/again/configs/ec2/disable", &Value::Null);
     settle(&daemon, "again", 0);
-    assert_eq!(moto.live(), []);
+    assert_eq!(ec2.live(), []);
 }
 
 #[test]
 fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
     const KILLS: u32 = 20;
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(moto) = Moto::start(folder.path()) else { return };
+    let Some(ec2) = Ec2::start() else { return };
     let Some((_xrdp, rdp)) = start_xrdp(folder.path()) else { return };
-    let mut daemon = Daemon::new(folder.path(), &moto);
+    let mut daemon = Daemon::new(folder.path(), &ec2);
     daemon.start();
     daemon.want(201, "POST", "/v1/pools", &json!({ "name": "crash" }));
-    daemon.want(201, "POST", "/v1/pools/crash/configs", &config("ec2", &moto, rdp, 4, true));
+    daemon.want(201, "POST", "/v1/pools/crash/configs", &config("ec2", &ec2, rdp, 4, true));
     settle(&daemon, "crash", 1);
     let mut moment = 17_u64;
     let mut interrupted = 0;
@@ -260,21 +287,26 @@ fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
     for kill in 1..=KILLS {
         // Three more servers each time; the daemon dies somewhere between the wish and its fulfilment.
         let minimum = 4 + kill * 12;
-        daemon.want(200, "PUT", "/v1/pools/crash/configs/ec2", &config("ec2", &moto, rdp, minimum, true));
+        daemon.want(200, "PUT", "/v1/pools/crash/configs/ec2", &config("ec2", &ec2, rdp, minimum, true));
         moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         std::thread::sleep(Duration::from_millis((moment >> 33) % longest));
         daemon.kill();
         let wanted = usize::try_from(1 + kill * 3).expect("a few");
-        let in_time = moto.live().len() < wanted;
+        let in_time = ec2.live().len() < wanted;
         interrupted += u32::from(in_time);
         longest = if in_time { longest + 20 } else { (longest / 2).max(1) };
         daemon.start();
         settle(&daemon, "crash", wanted);
-        compare(&daemon, &moto, "crash");
-        assert_eq!(moto.instances().len(), moto.live().len(), "kill {kill}: a machine was made that nobody needed: {}", daemon.log());
+        compare(&daemon, &ec2, "crash");
+        assert_eq!(
+            ec2.instances().len(),
+            ec2.live().len(),
+            "kill {kill}: a machine was made that nobody needed: {}",
+            daemon.log()
+        );
     }
     assert!(interrupted >= 5, "only {interrupted} of {KILLS} kills came before everything was made: kill earlier");
     daemon.want(200, "POST", "/v1/pools/crash/configs/ec2/disable", &Value::Null);
     settle(&daemon, "crash", 0);
-    assert_eq!(moto.live(), []);
+    assert_eq!(ec2.live(), []);
 }

@@ -3,7 +3,7 @@
 //! They come with `apt-get install --no-install-recommends xrdp freerdp2-shadow-x11 xvfb
 //! tigervnc-standalone-server openssh-server openssl`; a test whose server is missing says so and passes.
 
-#[path = "support/real.rs"]
+#[path = "../../tests/support/real.rs"]
 mod real;
 
 use std::fs;

@@ -15,8 +15,12 @@ use serde_json::{Value, json};
 #[path = "support/aws.rs"]
 #[allow(dead_code, reason = "shared by several tests")]
 mod aws;
-#[path = "support/moto.rs"]
+#[path = "../../tests/support/http.rs"]
+mod http;
+#[path = "../../tests/support/moto.rs"]
 mod moto;
+#[path = "../../tests/support/real.rs"]
+mod real;
 
 use aws::{SCRIPT, SECRET_KEY, SESSION_TOKEN, key, provider, settings, spec};
 use moto::Moto;

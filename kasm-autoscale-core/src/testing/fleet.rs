@@ -41,7 +41,14 @@ impl Fleet {
         let name: PoolName = "fleet".parse().unwrap_or_else(|_| unreachable!("a valid name"));
         let spec = PoolSpec { placement: self.placement, ..PoolSpec::new(DeploymentId::from_bytes([9; 16]), id, name) };
         let next_session = self.sessions + 1;
-        let pool = PoolRow { format: ROW_FORMAT, spec, next_server: u64::from(self.servers) + 1, next_session, next_config: 2, seen: NOW };
+        let pool = PoolRow {
+            format: ROW_FORMAT,
+            spec,
+            next_server: u64::from(self.servers) + 1,
+            next_session,
+            next_config: 2,
+            seen: NOW,
+        };
         let mut rows = Vec::new();
         rows.push(Row::Pool(pool));
         rows.push(Row::Config(ConfigRow { id: config, generation: 1, removed: false, spec: self.config() }));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kasm_autoscale_core::command::{Action, CreateMachine, Outcome};
 use kasm_autoscale_core::id::{ConfigId, ProviderName, ServerId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Address, Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress,
-    ProviderError,
+    Address, Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure,
+    Progress, ProviderError,
 };
 use kasm_autoscale_core::time::Timestamp;
 
@@ -60,7 +60,13 @@ fn later(dice: &mut Dice, now: Timestamp, most_secs: u64) -> Timestamp {
 
 impl Cloud {
     pub const fn new() -> Self {
-        Self { machines: BTreeMap::new(), operations: BTreeMap::new(), doubled: BTreeSet::new(), has_faults: true, made: 0 }
+        Self {
+            machines: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            doubled: BTreeSet::new(),
+            has_faults: true,
+            made: 0,
+        }
     }
 
     /// Lets machines go whose time has come.
@@ -85,7 +91,8 @@ impl Cloud {
     }
 
     fn error(dice: &mut Dice, certainty: Certainty) -> ProviderError {
-        let kinds = [ErrorKind::NoCapacity, ErrorKind::Quota, ErrorKind::Throttled, ErrorKind::Conflict, ErrorKind::Transient];
+        let kinds =
+            [ErrorKind::NoCapacity, ErrorKind::Quota, ErrorKind::Throttled, ErrorKind::Conflict, ErrorKind::Transient];
         let kind = *dice.pick(&kinds).unwrap();
         let mut error = ProviderError::new(kind, certainty, "Code", "words");
         error.retry_after = dice.chance(200).then(|| secs(dice.between(1, 90)));
@@ -104,7 +111,10 @@ impl Cloud {
             Action::Delete { machine, .. } => Outcome::Progress(self.delete(dice, now, machine)),
             Action::Probe { target } => {
                 let answers = self.machines.values().any(|vm| {
-                    host_of(vm.server) == target.host && vm.broken.is_none() && vm.gone_at.is_none() && vm.answers_at.is_some_and(|at| at <= now)
+                    host_of(vm.server) == target.host
+                        && vm.broken.is_none()
+                        && vm.gone_at.is_none()
+                        && vm.answers_at.is_some_and(|at| at <= now)
                 });
                 Outcome::Probed(if answers { Ok(()) } else { Err(ProbeFailure { message: "no answer".into() }) })
             }
@@ -139,7 +149,14 @@ impl Cloud {
         Ok(if dice.chance(500) { Progress::Pending { machine, op: None } } else { Progress::Done { machine } })
     }
 
-    fn make(&mut self, dice: &mut Dice, now: Timestamp, born_at: Timestamp, create: &CreateMachine, is_duplicate: bool) -> MachineRef {
+    fn make(
+        &mut self,
+        dice: &mut Dice,
+        now: Timestamp,
+        born_at: Timestamp,
+        create: &CreateMachine,
+        is_duplicate: bool,
+    ) -> MachineRef {
         self.made += 1;
         let reference = MachineRef(format!("i-{}", self.made));
         let running_at = later(dice, born_at, 60);
@@ -165,7 +182,11 @@ impl Cloud {
             return Err(ProviderError::new(ErrorKind::Throttled, Certainty::NotApplied, "Slow", "words"));
         }
         let (done_at, machine) = self.operations[op].clone();
-        Ok(if done_at <= now { Progress::Done { machine: Some(machine) } } else { Progress::Pending { machine: None, op: Some(op.clone()) } })
+        Ok(if done_at <= now {
+            Progress::Done { machine: Some(machine) }
+        } else {
+            Progress::Pending { machine: None, op: Some(op.clone()) }
+        })
     }
 
     fn shown(&self, now: Timestamp, reference: &MachineRef, vm: &Vm) -> Machine {
@@ -181,11 +202,18 @@ impl Cloud {
         shown
     }
 
-    fn find(&mut self, dice: &mut Dice, now: Timestamp, provider: &ProviderName, key: &ServerKey) -> Result<Option<Machine>, ProviderError> {
+    fn find(
+        &mut self,
+        dice: &mut Dice,
+        now: Timestamp,
+        provider: &ProviderName,
+        key: &ServerKey,
+    ) -> Result<Option<Machine>, ProviderError> {
         if self.fault(dice, 80) {
             return Err(Self::error(dice, Certainty::Unknown));
         }
-        let of_server = |vm: &Vm| vm.server == key.server && vm.provider == *provider && vm.visible_at <= now && vm.born_at <= now;
+        let of_server =
+            |vm: &Vm| vm.server == key.server && vm.provider == *provider && vm.visible_at <= now && vm.born_at <= now;
         Ok(self.machines.iter().find(|(_, vm)| of_server(vm)).map(|(reference, vm)| self.shown(now, reference, vm)))
     }
 
@@ -194,7 +222,10 @@ impl Cloud {
             return Err(Self::error(dice, Certainty::Unknown));
         }
         let complete = !self.fault(dice, 100);
-        let visible = self.machines.iter().filter(|(_, vm)| vm.provider == *provider && vm.visible_at <= now && vm.born_at <= now);
+        let visible = self
+            .machines
+            .iter()
+            .filter(|(_, vm)| vm.provider == *provider && vm.visible_at <= now && vm.born_at <= now);
         let mut machines: Vec<Machine> = visible.map(|(reference, vm)| self.shown(now, reference, vm)).collect();
         if !complete {
             machines.retain(|_| dice.chance(500));

@@ -4,6 +4,7 @@
 
 pub mod cloud;
 pub mod story;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -134,7 +135,8 @@ impl Store {
             live.insert(row.key().to_string(), serde_json::to_string(&row).unwrap());
         }
         let of_kind = |key: &&String| key.starts_with("server/") || key.starts_with("session/");
-        let stored: BTreeMap<_, _> = self.rows.iter().filter(|(key, _)| of_kind(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let stored: BTreeMap<_, _> =
+            self.rows.iter().filter(|(key, _)| of_kind(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
         assert_eq!(stored, live, "the store and the pool differ");
     }
 }
@@ -238,26 +240,34 @@ impl Host {
 
     /// The newest command of this verb that is under way for a server.
     pub fn command(&self, verb: &str, server: Option<ServerId>) -> Option<Command> {
-        let fits = |command: &&Command| command.action.verb() == verb && (server.is_none() || self.server_of(&command.action) == server);
+        let fits = |command: &&Command| {
+            command.action.verb() == verb && (server.is_none() || self.server_of(&command.action) == server)
+        };
         self.in_flight.values().rfind(fits).cloned()
     }
 
     /// The server that a command is for.
     pub fn server_of(&self, action: &Action) -> Option<ServerId> {
-        let by = |fits: &dyn Fn(&Server) -> bool| self.pool.servers().find(|server| fits(server)).map(|server| server.id);
+        let by =
+            |fits: &dyn Fn(&Server) -> bool| self.pool.servers().find(|server| fits(server)).map(|server| server.id);
         match action {
             Action::Create(create) => Some(create.server.server),
             Action::Find { server, .. } => Some(server.server),
             Action::Delete { machine, .. } => by(&|server| server.machine.as_ref() == Some(machine)),
-            Action::Probe { target } => by(&|server| self.pool.address(server).is_some_and(|address| address.host == target.host)),
-            Action::Poll { op, .. } => op.0.strip_prefix("op-").and_then(|serial| serial.parse().ok()).map(ServerId::new),
+            Action::Probe { target } => {
+                by(&|server| self.pool.address(server).is_some_and(|address| address.host == target.host))
+            }
+            Action::Poll { op, .. } => {
+                op.0.strip_prefix("op-").and_then(|serial| serial.parse().ok()).map(ServerId::new)
+            }
             Action::List { .. } => None,
         }
     }
 
     /// The newest command of this verb comes to this end.
     pub fn finish(&mut self, verb: &str, server: Option<ServerId>, outcome: Outcome) -> Outputs {
-        let command = self.command(verb, server).unwrap_or_else(|| panic!("no {verb} is under way: {:?}", self.in_flight));
+        let command =
+            self.command(verb, server).unwrap_or_else(|| panic!("no {verb} is under way: {:?}", self.in_flight));
         self.step([Fact::Finished(command.id, outcome)])
     }
 

@@ -9,18 +9,18 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
-use kasm_autoscale_core::config::{ConfigSpec, PlacementPolicy, PoolSpec};
+use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::id::ServerId;
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::ports::{
-    Address, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
+    Address, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
 };
 use kasm_autoscale_core::row::{Outputs, Write};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
 use kasm_autoscale_core::time::{Span, Timestamp};
-use serde_json::json;
 
-use super::{Host, T0, capabilities, machine, pool_spec, provider, srv};
+use super::words::{config, error, option, pool_settings, provider_known, span};
+use super::{Host, T0, machine, pool_spec, srv};
 
 /// More steps than this without time passing are a pool that chases its own tail.
 const STEPS_AT_ONCE_MAX: u32 = 40;
@@ -44,7 +44,7 @@ pub fn told(text: &str) -> String {
     for block in text.split("\n\n").map(|block| block.trim_matches('\n')).filter(|block| !block.is_empty()) {
         let commands: Vec<&str> = block.lines().take_while(|line| *line != "----").collect();
         let is_comment = commands.iter().all(|line| line.starts_with('#'));
-        let _ = write!(result, "{}\n", commands.join("\n"));
+        let _ = writeln!(result, "{}", commands.join("\n"));
         if !is_comment {
             let lines: Vec<&str> = commands.into_iter().filter(|line| !line.starts_with('#')).collect();
             let story = story.get_or_insert_with(|| Story::new(lines[0]));
@@ -57,49 +57,6 @@ pub fn told(text: &str) -> String {
         result.push('\n');
     }
     result.trim_end().to_owned() + "\n"
-}
-
-fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
-    words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-}
-
-fn span(text: &str) -> Duration {
-    Span::parse(text).unwrap_or_else(|| panic!("no duration: {text}")).0
-}
-
-fn error(words: &[&str]) -> ProviderError {
-    let kind: ErrorKind = serde_json::from_value(json!(words[0])).unwrap();
-    let certainty = if words.contains(&"unknown") { Certainty::Unknown } else { Certainty::NotApplied };
-    let mut error = ProviderError::new(kind, certainty, "Code", "the provider's words");
-    error.retry_after = option(words, "after").map(span);
-    error
-}
-
-fn pool_settings(words: &[&str]) -> PoolSpec {
-    let mut spec = pool_spec();
-    spec.placement = if words.contains(&"placement=pack") { PlacementPolicy::Pack } else { PlacementPolicy::Spread };
-    spec.queue_deadline = option(words, "queue").map_or(spec.queue_deadline, span);
-    spec.keepalive_expiry = option(words, "keepalive").map_or(spec.keepalive_expiry, span);
-    spec.queue_max = option(words, "queue_max").map_or(spec.queue_max, |text| text.parse().unwrap());
-    spec
-}
-
-fn config(words: &[&str]) -> ConfigSpec {
-    let number = |name, default: u32| option(words, name).map_or(default, |text| text.parse().unwrap());
-    let object = json!({
-        "name": words[0],
-        "provider": option(words, "provider").unwrap_or("aws"),
-        "zone": option(words, "zone").unwrap_or("default"),
-        "minimum_available_sessions": number("min", 0),
-        "max_sessions_per_server": number("per", 1),
-        "max_servers": number("max", 100),
-        "reusable": words.contains(&"reusable"),
-        "enabled": !words.contains(&"disabled"),
-        "require_checkin": words.contains(&"checkin"),
-        "downscale_backoff": option(words, "backoff").unwrap_or("10m"),
-        "boot_deadline": option(words, "boot").unwrap_or("15m"),
-    });
-    ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
 }
 
 impl Drop for Story {
@@ -115,7 +72,14 @@ impl Story {
     fn new(first: &str) -> Self {
         let words: Vec<&str> = first.split_whitespace().collect();
         let spec = if words[0] == "pool" { pool_settings(&words) } else { pool_spec() };
-        Self { host: Host::new(spec), cloud: BTreeMap::new(), manual: BTreeSet::new(), mute: BTreeSet::new(), out: String::new(), all: String::new() }
+        Self {
+            host: Host::new(spec),
+            cloud: BTreeMap::new(),
+            manual: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            out: String::new(),
+            all: String::new(),
+        }
     }
 
     fn block(&mut self, lines: &[&str]) {
@@ -212,9 +176,10 @@ impl Story {
             "undrain" => vec![Fact::UndrainAsked(server())],
             "delete" => vec![Fact::DeleteAsked { server: server(), force: words.contains(&"force") }],
             "created" => of("create", Outcome::Progress(Ok(Progress::Done { machine: made(words[1]) }))),
-            "accepted" if words[1].starts_with("op-") => {
-                of("create", Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef(words[1].into())) })))
-            }
+            "accepted" if words[1].starts_with("op-") => of(
+                "create",
+                Outcome::Progress(Ok(Progress::Pending { machine: None, op: Some(OpRef(words[1].into())) })),
+            ),
             "accepted" => of("create", Outcome::Progress(Ok(Progress::Pending { machine: made(words[1]), op: None }))),
             "polled" => of("poll", Outcome::Progress(Ok(Progress::Done { machine: made(words[1]) }))),
             "deleted" => of("delete", Outcome::Progress(Ok(Progress::Done { machine: None }))),
@@ -225,7 +190,10 @@ impl Story {
             "list" => finished("list", None, Outcome::Listed(self.listing(words))),
             "failed" | "lost" => {
                 let verbs = ["create", "poll", "find", "delete"];
-                let newest = verbs.iter().filter_map(|verb| self.host.command(verb, Some(server()))).max_by_key(|command| command.id);
+                let newest = verbs
+                    .iter()
+                    .filter_map(|verb| self.host.command(verb, Some(server())))
+                    .max_by_key(|command| command.id);
                 let command = newest.unwrap_or_else(|| panic!("nothing is under way for {}", words[0]));
                 let outcome = match (verb, &command.action) {
                     ("lost", _) => Outcome::Lost,
@@ -288,7 +256,10 @@ impl Story {
         let named: Vec<&str> = words[1..].iter().copied().filter(|word| *word != "partial").collect();
         let shown = |reference: &str| named.is_empty() || named.contains(&reference);
         let machines = self.cloud.iter().filter(|((owner, reference), _)| owner == words[0] && shown(reference));
-        Ok(Listing { machines: machines.map(|(_, machine)| machine.clone()).collect(), complete: !words.contains(&"partial") })
+        Ok(Listing {
+            machines: machines.map(|(_, machine)| machine.clone()).collect(),
+            complete: !words.contains(&"partial"),
+        })
     }
 
     /// What the obedient cloud answers, and how that is told.
@@ -307,8 +278,14 @@ impl Story {
             }
             Action::List { .. } => (String::new(), Outcome::Listed(self.listing(&[provider.as_str()]))),
             Action::Find { server, .. } => {
-                let marked = |machine: &&Machine| machine.marker.as_ref().is_some_and(|marker| marker.server == server.uuid());
-                let found = self.cloud.iter().filter(|((owner, _), _)| *owner == provider).map(|(_, machine)| machine).find(marked);
+                let marked =
+                    |machine: &&Machine| machine.marker.as_ref().is_some_and(|marker| marker.server == server.uuid());
+                let found = self
+                    .cloud
+                    .iter()
+                    .filter(|((owner, _), _)| *owner == provider)
+                    .map(|(_, machine)| machine)
+                    .find(marked);
                 let name = found.map_or("none", |machine| machine.reference.0.as_str());
                 (format!("found {who} {name}"), Outcome::Found(Ok(found.cloned())))
             }
@@ -332,7 +309,8 @@ impl Story {
 
     fn settle(&mut self) {
         for _ in 0..STEPS_AT_ONCE_MAX {
-            let automatic = |command: &&Command| command.action.verb() != "poll" && !self.manual.contains(command.action.verb());
+            let automatic =
+                |command: &&Command| command.action.verb() != "poll" && !self.manual.contains(command.action.verb());
             let ready: Vec<Command> = self.host.in_flight.values().filter(automatic).cloned().collect();
             if ready.is_empty() {
                 return;
@@ -380,7 +358,8 @@ impl Story {
         let lines = self.happened(&outputs, &writes);
         let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
         // Looking and finding nothing new goes on all the time.
-        let dull = |line: &String| ["  -> list", "  -> probe", "  saved server/"].iter().any(|start| line.starts_with(start));
+        let dull =
+            |line: &String| ["  -> list", "  -> probe", "  saved server/"].iter().any(|start| line.starts_with(start));
         let looked = told.iter().all(|text| text.starts_with("silent")) && lines.iter().all(dull);
         let manual = self.manual.contains("list") && lines.iter().any(|line| line.starts_with("  -> list"));
         let new = lines.iter().any(|line| line.starts_with("  -> probe")) && told.is_empty() && self.mute.is_empty();
@@ -437,7 +416,10 @@ impl Story {
             let born = self.host.pool.born_with(server);
             let machine = server.machine.as_ref().map_or("no machine".into(), ToString::to_string);
             let (kind, per) = (server.phase.kind(), born.max_sessions_per_server);
-            lines.push(format!("{} {kind}, {} edition {}, {machine}, {} of {per}", server.id, born.name, server.generation, server.sessions));
+            lines.push(format!(
+                "{} {kind}, {} edition {}, {machine}, {} of {per}",
+                server.id, born.name, server.generation, server.sessions
+            ));
         }
         self.tell_all(lines);
     }
@@ -447,7 +429,9 @@ impl Story {
         for session in self.host.pool.sessions() {
             let place = match session.state {
                 SessionState::Waiting { deadline } => format!("waits until {}", self.clock(deadline)),
-                SessionState::Active { server, expires_at, .. } => format!("on {server} until {}", self.clock(expires_at)),
+                SessionState::Active { server, expires_at, .. } => {
+                    format!("on {server} until {}", self.clock(expires_at))
+                }
                 SessionState::Ended { why, .. } => format!("ended: {why}"),
             };
             lines.push(format!("{} of {} {place}", session.id, session.user));
@@ -457,7 +441,8 @@ impl Story {
 
     fn tell_report(&mut self) {
         let report = self.host.pool.report();
-        let mut lines = vec![format!("{} waiting, {} active, {} orphans", report.waiting, report.sessions, report.orphans.len())];
+        let mut lines =
+            vec![format!("{} waiting, {} active, {} orphans", report.waiting, report.sessions, report.orphans.len())];
         for config in report.configs {
             lines.push(without_epoch(&format!("{}: {}", config.config, config.decision)));
             for known in config.backoffs {
@@ -477,15 +462,6 @@ impl Story {
     }
 }
 
-fn provider_known(words: &[&str]) -> Fact {
-    let mut known = capabilities();
-    known.visibility_lag = option(words, "lag").map_or(known.visibility_lag, span);
-    known.poll_busy = option(words, "busy").map_or(known.poll_busy, span);
-    known.poll_idle = option(words, "idle").map_or(known.poll_idle, span);
-    known.creates_in_flight_max = option(words, "inflight").map_or(known.creates_in_flight_max, |text| text.parse().unwrap());
-    Fact::ProviderKnown(provider(words[0]), known)
-}
-
 fn write_told(write: &Write) -> String {
     match write {
         Write::Put(_) => write.key().to_string(),
@@ -498,7 +474,10 @@ fn without_epoch(text: &str) -> String {
     let mut words = Vec::new();
     for word in text.split(' ') {
         let bare = word.trim_end_matches([':', ',', ';']);
-        let millis = bare.strip_suffix('s').and_then(|text| text.replace('.', "").parse::<u64>().ok()).filter(|n| *n > T0.as_millis());
+        let millis = bare
+            .strip_suffix('s')
+            .and_then(|text| text.replace('.', "").parse::<u64>().ok())
+            .filter(|n| *n > T0.as_millis());
         words.push(millis.map_or(word.to_owned(), |millis| {
             let span = Span(Timestamp::from_millis(millis).since(T0)).to_string();
             format!("{span}{}", &word[bare.len()..])

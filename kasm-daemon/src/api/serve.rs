@@ -44,8 +44,6 @@ pub struct Setup {
     pub tokens: Tokens,
     /// How much at once, and for how long.
     pub limits: Limits,
-    /// Further routes, which ask for no token: pages, which bring their visitor's token themselves when they call the API.
-    pub pages: Router,
 }
 
 impl fmt::Debug for Setup {
@@ -64,21 +62,21 @@ pub async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    serve_with(Setup { host, tokens, limits: Limits::default(), pages: Router::new() }, listener, stop).await
+    serve_with(Setup { host, tokens, limits: Limits::default() }, listener, stop).await
 }
 
-/// As [`serve`], with limits and pages of one's own.
+/// As [`serve`], with limits of one's own.
 ///
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
-    let Setup { host, tokens, limits, pages } = setup;
+    let Setup { host, tokens, limits } = setup;
     let address = listener.local_addr()?;
     if tokens.is_open() && !address.ip().to_canonical().is_loopback() {
         return Err(ServeError::OpenBeyondLoopback(address));
     }
     let app = App::new(host, tokens, limits, stop.clone(), openapi_json());
-    let router = router(&app, pages);
+    let router = router(&app);
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     // Ends what has not ended by itself.

@@ -83,7 +83,12 @@ pub async fn run(length: Option<Duration>, seed: u64) -> Result<(), DemoError> {
 
     let mut screen = screen::Screen::start(address, &pool)?;
     let clock = host.world().clock;
-    let until_end = async { match length { Some(length) => tokio::time::sleep(length).await, None => std::future::pending().await } };
+    let until_end = async {
+        match length {
+            Some(length) => tokio::time::sleep(length).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         result = screen.follow(&pool, clock) => result?,
         () = until_end => {}

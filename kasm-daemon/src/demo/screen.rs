@@ -42,8 +42,12 @@ struct Numbers {
 
 impl Screen {
     pub(super) fn start(api: SocketAddr, pool: &PoolHandle) -> io::Result<Self> {
-        line("A pool of simulated Windows servers. Its one promise: 10 sessions are free at all times, 4 on each server.")?;
-        line(&format!("Ask it why:  curl http://{api}/v1/pools/desktops/why     All it can do:  http://{api}/openapi.json"))?;
+        line(
+            "A pool of simulated Windows servers. Its one promise: 10 sessions are free at all times, 4 on each server.",
+        )?;
+        line(&format!(
+            "Ask it why:  curl http://{api}/v1/pools/desktops/why     All it can do:  http://{api}/openapi.json"
+        ))?;
         line("Users come after a few seconds, and once in a while a whole course at once. Ctrl-C ends it.\n")?;
         Ok(Self { started_at: None, last: None, events: pool.events(), lines: 0, most_servers: 0, most_users: 0 })
     }
@@ -113,7 +117,14 @@ impl Screen {
 fn numbers(report: &Report, config: &ConfigReport) -> Numbers {
     let (supply, servers) = (&config.supply, &config.servers);
     let phases = [servers.creating, servers.starting, servers.ready, servers.draining, servers.deleting];
-    Numbers { users: report.sessions, waiting: report.waiting, free: supply.free, coming: supply.coming, target: supply.target, phases }
+    Numbers {
+        users: report.sessions,
+        waiting: report.waiting,
+        free: supply.free,
+        coming: supply.coming,
+        target: supply.target,
+        phases,
+    }
 }
 
 fn row(time: Duration, n: &Numbers, why: &str) -> String {

@@ -85,7 +85,9 @@ fn arrivals(tick: u64, chance: &mut Seeded) -> u64 {
 async fn visit(pool: PoolHandle, number: u64, stay: Duration, tally: Arc<Mutex<Tally>>, leave: CancellationToken) {
     let Ok(user) = format!("user{number}").parse::<UserName>() else { return };
     let clock = Clock::start();
-    let Ok(Answer::Session(session)) = pool.ask(Fact::SessionRequested(SessionRequest { user, zone: None, key: None })).await else {
+    let Ok(Answer::Session(session)) =
+        pool.ask(Fact::SessionRequested(SessionRequest { user, zone: None, key: None })).await
+    else {
         tally.lock().unwrap_or_else(PoisonError::into_inner).refused += 1;
         return;
     };
@@ -112,6 +114,8 @@ async fn visit(pool: PoolHandle, number: u64, stay: Duration, tally: Arc<Mutex<T
 }
 
 async fn is_waiting(pool: &PoolHandle, session: SessionId) -> bool {
-    let waits = pool.look(move |pool| pool.session(session).is_some_and(|session| matches!(session.state, SessionState::Waiting { .. })));
+    let waits = pool.look(move |pool| {
+        pool.session(session).is_some_and(|session| matches!(session.state, SessionState::Waiting { .. }))
+    });
     waits.await.unwrap_or(false)
 }

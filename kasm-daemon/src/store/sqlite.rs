@@ -59,18 +59,26 @@ impl SqliteStore {
         create_private(path).map_err(|error| refused(error.to_string()))?;
         let connection = Connection::open(path)?;
         let deployment = prepare(&connection).map_err(|error| match error {
-            StoreError::Database(error) if is_busy(&error) => refused("another process has it open; one daemon at a time may use it".into()),
+            StoreError::Database(error) if is_busy(&error) => {
+                refused("another process has it open; one daemon at a time may use it".into())
+            }
             StoreError::Database(error) => refused(error.to_string()),
             StoreError::Open { reason, .. } => refused(reason),
             other => other,
         })?;
         let (jobs, queue) = mpsc::channel();
-        std::thread::Builder::new().name("store".into()).spawn(move || write_all(connection, &queue)).map_err(|error| refused(error.to_string()))?;
+        std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_all(connection, &queue))
+            .map_err(|error| refused(error.to_string()))?;
         Ok(Self { deployment, jobs })
     }
 
     /// Runs a job on the writer's thread, and waits until the transaction it was part of is committed.
-    async fn run<T: Send + 'static>(&self, job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |transaction| {
             let result = job(transaction);
@@ -130,10 +138,15 @@ fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
     }
     let schema = pragma("user_version")?;
     if schema != SCHEMA {
-        return Err(refused(format!("it has schema {schema}, this version reads {SCHEMA}; use the version that wrote it or a later one")));
+        return Err(refused(format!(
+            "it has schema {schema}, this version reads {SCHEMA}; use the version that wrote it or a later one"
+        )));
     }
     let text: String = connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0))?;
-    text.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: "deployment".into(), reason: error.to_string() })
+    text.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row {
+        key: "deployment".into(),
+        reason: error.to_string(),
+    })
 }
 
 fn random_bytes() -> Result<[u8; 16], StoreError> {
@@ -171,39 +184,57 @@ impl Store for SqliteStore {
         self.run(|transaction| {
             let mut statement = transaction.prepare_cached("SELECT id, name FROM pools ORDER BY name")?;
             let pairs = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-            pairs.map(|pair| {
-                let (id, name) = pair?;
-                let unreadable = |reason: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: name.clone(), reason: reason.to_string() };
-                Ok(StoredPool { id: id.parse().map_err(unreadable)?, name: name.parse().map_err(unreadable)? })
-            }).collect()
-        }).await
+            pairs
+                .map(|pair| {
+                    let (id, name) = pair?;
+                    let unreadable = |reason: kasm_autoscale_core::id::InvalidId| StoreError::Row {
+                        key: name.clone(),
+                        reason: reason.to_string(),
+                    };
+                    Ok(StoredPool { id: id.parse().map_err(unreadable)?, name: name.parse().map_err(unreadable)? })
+                })
+                .collect()
+        })
+        .await
     }
 
     async fn add_pool(&self, name: PoolName) -> Result<PoolId, StoreError> {
         let fresh = PoolId::from_bytes(random_bytes()?);
         self.run(move |transaction| {
-            transaction.execute("INSERT OR IGNORE INTO pools (id, name) VALUES (?1, ?2)", params![fresh.to_string(), name.as_str()])?;
-            let id: String = transaction.query_row("SELECT id FROM pools WHERE name = ?1", [name.as_str()], |row| row.get(0))?;
-            id.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row { key: name.to_string(), reason: error.to_string() })
-        }).await
+            transaction.execute(
+                "INSERT OR IGNORE INTO pools (id, name) VALUES (?1, ?2)",
+                params![fresh.to_string(), name.as_str()],
+            )?;
+            let id: String =
+                transaction.query_row("SELECT id FROM pools WHERE name = ?1", [name.as_str()], |row| row.get(0))?;
+            id.parse().map_err(|error: kasm_autoscale_core::id::InvalidId| StoreError::Row {
+                key: name.to_string(),
+                reason: error.to_string(),
+            })
+        })
+        .await
     }
 
     async fn forget_pool(&self, pool: PoolId) -> Result<(), StoreError> {
         self.run(move |transaction| {
             transaction.execute("DELETE FROM pools WHERE id = ?1", [pool.to_string()])?;
             Ok(())
-        }).await
+        })
+        .await
     }
 
     async fn load(&self, pool: PoolId) -> Result<Vec<Row>, StoreError> {
         self.run(move |transaction| {
             let mut statement = transaction.prepare_cached("SELECT key, value FROM rows WHERE pool = ?1")?;
-            let rows = statement.query_map([pool.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let rows = statement
+                .query_map([pool.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
             rows.map(|row| {
                 let (key, value) = row?;
                 serde_json::from_str(&value).map_err(|error| StoreError::Row { key, reason: error.to_string() })
-            }).collect()
-        }).await
+            })
+            .collect()
+        })
+        .await
     }
 
     async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
@@ -214,21 +245,30 @@ impl Store for SqliteStore {
         self.run(move |transaction| {
             let sql = "SELECT number, value FROM events WHERE pool = ?1 AND number < ?2 ORDER BY number DESC LIMIT ?3";
             let mut statement = transaction.prepare_cached(sql)?;
-            let rows = statement.query_map(params![pool.to_string(), before.unwrap_or(i64::MAX), limit], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+            let rows = statement.query_map(params![pool.to_string(), before.unwrap_or(i64::MAX), limit], |row| {
+                Ok((row.get(0)?, row.get::<_, String>(1)?))
+            })?;
             rows.map(|row| {
                 let (number, value): (i64, String) = row?;
-                let event = serde_json::from_str(&value).map_err(|error| StoreError::Row { key: format!("event {number}"), reason: error.to_string() })?;
+                let event = serde_json::from_str(&value)
+                    .map_err(|error| StoreError::Row { key: format!("event {number}"), reason: error.to_string() })?;
                 Ok(StoredEvent { number, event })
-            }).collect()
-        }).await
+            })
+            .collect()
+        })
+        .await
     }
 
     async fn declared(&self) -> Result<Declared, StoreError> {
         self.run(|transaction| {
-            let text: Option<String> = transaction.query_row("SELECT value FROM meta WHERE key = 'declared'", [], |row| row.get(0)).optional()?;
-            let unreadable = |error: serde_json::Error| StoreError::Row { key: "declared".into(), reason: error.to_string() };
+            let text: Option<String> = transaction
+                .query_row("SELECT value FROM meta WHERE key = 'declared'", [], |row| row.get(0))
+                .optional()?;
+            let unreadable =
+                |error: serde_json::Error| StoreError::Row { key: "declared".into(), reason: error.to_string() };
             text.map_or_else(|| Ok(Declared::default()), |text| serde_json::from_str(&text).map_err(unreadable))
-        }).await
+        })
+        .await
     }
 
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
@@ -236,7 +276,8 @@ impl Store for SqliteStore {
             let text = json(&declared, "declared")?;
             transaction.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('declared', ?1)", [text])?;
             Ok(())
-        }).await
+        })
+        .await
     }
 }
 
@@ -250,7 +291,9 @@ fn save(transaction: &Transaction<'_>, pool: PoolId, writes: &[Write], events: &
 }
 
 fn write_rows(transaction: &Transaction<'_>, pool: &str, writes: &[Write]) -> Result<(), StoreError> {
-    let mut put = transaction.prepare_cached("INSERT INTO rows (pool, key, value) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET value = excluded.value")?;
+    let mut put = transaction.prepare_cached(
+        "INSERT INTO rows (pool, key, value) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET value = excluded.value",
+    )?;
     let mut delete = transaction.prepare_cached("DELETE FROM rows WHERE pool = ?1 AND key = ?2")?;
     for write in writes {
         let key = write.key().to_string();
@@ -269,7 +312,8 @@ fn write_events(transaction: &Transaction<'_>, pool: &str, events: &[Event]) -> 
         let number = transaction.last_insert_rowid();
         // Now and then, so that trimming costs next to nothing a step.
         if number % 1000 == 0 {
-            transaction.execute("DELETE FROM events WHERE pool = ?1 AND number <= ?2", params![pool, number - EVENTS_MAX])?;
+            transaction
+                .execute("DELETE FROM events WHERE pool = ?1 AND number <= ?2", params![pool, number - EVENTS_MAX])?;
         }
     }
     Ok(())

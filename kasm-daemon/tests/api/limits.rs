@@ -173,7 +173,8 @@ async fn without_tokens_only_this_machine_is_served() {
     stage.bare("GET", "/v1/pools").header("host", "evil.example").send().await.refused(403, "not_local");
 
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let refused = serve(stage.host.clone(), Tokens::none(), listener, CancellationToken::new()).await.unwrap_err();
+    let served = serve(stage.host.clone(), Tokens::none(), listener, CancellationToken::new());
+    let refused = tokio::time::timeout(Duration::from_secs(5), served).await.expect("it is served").unwrap_err();
     assert!(matches!(refused, ServeError::OpenBeyondLoopback(_)));
     assert!(refused.to_string().contains("listen on 127.0.0.1, or set up tokens"), "{refused}");
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();

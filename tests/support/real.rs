@@ -43,11 +43,16 @@ impl Program {
     }
 }
 
-/// Looks in PATH, and where Debian puts servers, which is not in everybody's PATH.
+/// Looks where `make tools` puts what it installs, in PATH, and where Debian puts servers, which is not in everybody's PATH.
 fn search(name: &str) -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/moto/bin");
     let path = env::var_os("PATH").unwrap_or_default();
     let servers = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path).chain(servers).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::iter::once(tools)
+        .chain(env::split_paths(&path))
+        .chain(servers)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// Tells that a test does not run for want of something; panics with `KASM_REAL=required`.
