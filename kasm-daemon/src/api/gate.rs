@@ -79,7 +79,7 @@ fn shaped(mut response: Response, id: &str) -> Response {
         return error.render(id);
     }
     let status = response.status();
-    if status.as_u16() < 400 || is_html(response.headers()) {
+    if status.as_u16() < 400 {
         return response;
     }
     let allow = response.headers_mut().remove(header::ALLOW);
@@ -100,11 +100,7 @@ fn shaped(mut response: Response, id: &str) -> Response {
     shaped
 }
 
-fn is_html(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
-}
-
-/// Headers that keep browsers from guessing, framing, storing and passing on. A page may set its own.
+/// Headers that keep browsers from guessing, framing, storing and passing on.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in [

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::get;
 use kasm_daemon::api::{Limits, ServeError, serve};
 use kasm_daemon::auth::{Role, Tokens};
 use serde_json::json;
@@ -12,8 +10,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Reply, raw};
+use crate::client::{Ask, Reply, raw};
 use crate::stage::{Stage, config};
+
+/// A pool in which every request waits.
+async fn full(limits: Limits) -> Stage {
+    let stage = Stage::with(limits).await;
+    stage.admin("POST", "/v1/pools").json(&json!({ "name": "office" })).send().await.expect(201);
+    let config = config("a", json!({ "max_servers": 0 }));
+    stage.admin("POST", "/v1/pools/office/configs").json(&config).send().await.expect(201);
+    stage
+}
+
+fn wait(stage: &Stage, user: &str, span: &str) -> Ask {
+    let path = format!("/v1/pools/office/sessions?wait={span}");
+    stage.admin("POST", &path).json(&json!({ "user": user }))
+}
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -22,7 +34,7 @@ fn millis(count: u64) -> Duration {
 #[tokio::test]
 async fn slow_clients_are_ended() {
     let limits = Limits { header_time: millis(200), body_time: millis(200), ..Limits::default() };
-    let stage = Stage::with(limits, Router::new()).await;
+    let stage = Stage::with(limits).await;
     // A header that never ends, and a connection that says nothing.
     assert!(!String::from_utf8_lossy(&raw(stage.address, b"GET /healthz HTTP/1.1\r\nhost: ").await).contains("200 OK"));
     assert!(raw(stage.address, b"").await.is_empty());
@@ -54,55 +66,33 @@ async fn long_headers_are_refused() {
 
 #[tokio::test]
 async fn too_many_requests_at_once_are_told_to_come_again() {
-    let limits = Limits { requests: 1, ..Limits::default() };
-    let slow = get(|| async {
-        tokio::time::sleep(millis(1500)).await;
-        "slow"
-    });
-    let stage = Stage::with(limits, Router::new().route("/slow", slow)).await;
-    let first = tokio::spawn(stage.bare("GET", "/slow").send());
+    let stage = full(Limits { requests: 1, ..Limits::default() }).await;
+    let first = tokio::spawn(wait(&stage, "ann", "1500ms").send());
     tokio::time::sleep(millis(300)).await;
     let second = stage.admin("GET", "/v1/pools").send().await;
     assert_eq!(second.header("retry-after"), "1");
     second.refused(503, "too_many_requests");
     assert_eq!(stage.bare("GET", "/healthz").send().await.status, 200, "health is told all the same");
-    assert_eq!(first.await.unwrap().status, 200);
+    first.await.unwrap().expect(202);
     stage.admin("GET", "/v1/pools").send().await.expect(200);
 }
 
 #[tokio::test]
 async fn what_takes_too_long_or_panics_is_answered() {
-    let limits = Limits { handler: millis(300), ..Limits::default() };
-    let stuck = get(|| async {
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        "never"
-    });
-    async fn panics() -> &'static str {
-        panic!("on purpose")
-    }
-    let stage = Stage::with(limits, Router::new().route("/stuck", stuck).route("/panics", get(panics))).await;
-    stage.bare("GET", "/stuck").send().await.refused(503, "timeout");
-    stage.bare("GET", "/panics").send().await.refused(500, "internal");
+    let stage = full(Limits { handler: millis(1000), ..Limits::default() }).await;
+    wait(&stage, "ann", "30s").send().await.refused(503, "timeout");
+    let panics = config("b", json!({ "connection_password": { "secret": "panics" } }));
+    stage.admin("POST", "/v1/pools/office/configs").json(&panics).send().await.refused(500, "internal");
     stage.admin("GET", "/v1/pools").send().await.expect(200);
 }
 
 #[tokio::test]
 async fn answers_that_wait_leave_room_for_others() {
-    let limits = Limits { waits: 1, ..Limits::default() };
-    let stage = Stage::with(limits, Router::new()).await;
-    stage.admin("POST", "/v1/pools").json(&json!({ "name": "office" })).send().await.expect(201);
-    stage
-        .admin("POST", "/v1/pools/office/configs")
-        .json(&config("a", json!({ "max_servers": 0 })))
-        .send()
-        .await
-        .expect(201);
-    let ask =
-        |user: &str| stage.admin("POST", "/v1/pools/office/sessions?wait=3s").json(&json!({ "user": user })).send();
-    let first = tokio::spawn(ask("ann"));
+    let stage = full(Limits { waits: 1, ..Limits::default() }).await;
+    let first = tokio::spawn(wait(&stage, "ann", "3s").send());
     tokio::time::sleep(millis(300)).await;
     let started = tokio::time::Instant::now();
-    ask("bob").await.expect(202);
+    wait(&stage, "bob", "3s").send().await.expect(202);
     assert!(started.elapsed() < millis(1500), "one waits already, so this one is answered at once");
     first.await.unwrap().expect(202);
 }
@@ -110,7 +100,7 @@ async fn answers_that_wait_leave_room_for_others() {
 #[tokio::test]
 async fn connections_wait_for_their_turn() {
     let limits = Limits { connections: 1, header_time: millis(400), ..Limits::default() };
-    let stage = Stage::with(limits, Router::new()).await;
+    let stage = Stage::with(limits).await;
     let mut idle = TcpStream::connect(stage.address).await.unwrap();
     idle.write_all(b"GET /healthz").await.unwrap();
     // The second is served when the first has been ended for its slowness.
@@ -121,16 +111,8 @@ async fn connections_wait_for_their_turn() {
 
 #[tokio::test]
 async fn to_stop_ends_waits_and_closes_the_door() {
-    let stage = Stage::new().await;
-    stage.admin("POST", "/v1/pools").json(&json!({ "name": "office" })).send().await.expect(201);
-    stage
-        .admin("POST", "/v1/pools/office/configs")
-        .json(&config("a", json!({ "max_servers": 0 })))
-        .send()
-        .await
-        .expect(201);
-    let waits =
-        tokio::spawn(stage.admin("POST", "/v1/pools/office/sessions?wait=60s").json(&json!({ "user": "ann" })).send());
+    let stage = full(Limits::default()).await;
+    let waits = tokio::spawn(wait(&stage, "ann", "60s").send());
     tokio::time::sleep(millis(300)).await;
     let started = tokio::time::Instant::now();
     stage.stop.cancel();
@@ -142,17 +124,18 @@ async fn to_stop_ends_waits_and_closes_the_door() {
 
 #[tokio::test]
 async fn what_does_not_end_is_broken_off() {
-    let limits = Limits { grace: millis(300), ..Limits::default() };
-    let stuck = get(|| async {
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        "never"
-    });
-    let stage = Stage::with(limits, Router::new().route("/stuck", stuck)).await;
+    let stage = Stage::with(Limits { grace: millis(300), ..Limits::default() }).await;
+    let token = &stage.tokens[&Role::Admin];
     let mut stream = TcpStream::connect(stage.address).await.unwrap();
-    stream.write_all(b"GET /stuck HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // A body that does not come.
+    let head = format!(
+        "POST /v1/pools HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
     tokio::time::sleep(millis(200)).await;
     stage.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(5), stage.served).await.expect("it ends all the same").unwrap().unwrap();
+    let served = tokio::time::timeout(Duration::from_secs(5), stage.served).await;
+    served.expect("it ends all the same").unwrap().unwrap();
     let mut answer = vec![];
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty());
@@ -160,7 +143,7 @@ async fn what_does_not_end_is_broken_off() {
 
 #[tokio::test]
 async fn without_tokens_only_this_machine_is_served() {
-    let stage = Stage::guarded(Tokens::none(), BTreeMap::new(), Limits::default(), Router::new()).await;
+    let stage = Stage::guarded(Tokens::none(), BTreeMap::new(), Limits::default()).await;
     stage.bare("GET", "/v1/pools").send().await.expect(200);
     stage.bare("GET", "/v1/pools").header("origin", &format!("http://{}", stage.address)).send().await.expect(200);
     // A page from elsewhere that makes a browser here send this, plainly or by DNS rebinding.

@@ -170,12 +170,7 @@ fn debugged(stage: &Stage) -> String {
     let entry = kasm_daemon::auth::TokenEntry::from_token("x", Role::Admin, &stage.tokens[&Role::Admin].clone().into())
         .unwrap();
     let tokens = kasm_daemon::auth::Tokens::new(vec![entry.clone()]);
-    let setup = Setup {
-        host: stage.host.clone(),
-        tokens: tokens.clone(),
-        limits: Limits::default(),
-        pages: axum::Router::new(),
-    };
+    let setup = Setup { host: stage.host.clone(), tokens: tokens.clone(), limits: Limits::default() };
     let status =
         wire::ServerStatusBody { status: "running".into(), status_message: String::new(), status_progress: json!(1) };
     format!(

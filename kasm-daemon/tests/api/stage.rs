@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::ports::Secrets;
@@ -38,6 +37,7 @@ struct Kept;
 
 impl Secrets for Kept {
     fn secret(&self, name: &SecretName) -> Option<SecretString> {
+        assert_ne!(name.as_str(), "panics", "on purpose");
         (name.as_str() == "rdp-password").then(|| SecretString::from(PASSWORD.to_owned()))
     }
 }
@@ -99,10 +99,10 @@ fn quick() -> Arc<SimulatedProvider> {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
-        Self::with(Limits::default(), Router::new()).await
+        Self::with(Limits::default()).await
     }
 
-    pub(crate) async fn with(limits: Limits, pages: Router) -> Self {
+    pub(crate) async fn with(limits: Limits) -> Self {
         let mut texts = BTreeMap::new();
         let mut entries = vec![];
         for role in Role::ALL {
@@ -110,10 +110,10 @@ impl Stage {
             entries.push(TokenEntry::from_sha256(role.as_str(), role, &new.sha256).unwrap());
             texts.insert(role, new.token.expose_secret().to_owned());
         }
-        Self::guarded(Tokens::new(entries), texts, limits, pages).await
+        Self::guarded(Tokens::new(entries), texts, limits).await
     }
 
-    pub(crate) async fn guarded(tokens: Tokens, texts: BTreeMap<Role, String>, limits: Limits, pages: Router) -> Self {
+    pub(crate) async fn guarded(tokens: Tokens, texts: BTreeMap<Role, String>, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let provider = quick();
         let booted = Mutex::new(provider.booted());
@@ -121,7 +121,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let setup = Setup { host: host.clone(), tokens, limits, pages };
+        let setup = Setup { host: host.clone(), tokens, limits };
         let served = tokio::spawn(serve_with(setup, listener, stop.clone()));
         Self { host, address, tokens: texts, provider, booted, stop, served, _folder: folder }
     }
