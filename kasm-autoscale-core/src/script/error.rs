@@ -219,10 +219,12 @@ impl fmt::Display for RenderError {
             RenderErrorKind::Empty => write!(f, "the value of {{{variable}}} is empty, which cannot stand {context}")?,
             RenderErrorKind::Character { character } => {
                 let code = u32::from(character);
-                write!(
-                    f,
-                    "the value of {{{variable}}} holds the character U+{code:04X}, which cannot stand {context}"
-                )?;
+                if variable.is_secret() && !character.is_control() {
+                    // Where messages go, no part of a secret may go.
+                    write!(f, "the value of {{{variable}}} holds a character that cannot stand {context}")?;
+                } else {
+                    write!(f, "the value of {{{variable}}} holds U+{code:04X}, which cannot stand {context}")?;
+                }
                 if character.is_control() {
                     return f.write_str(" nor anywhere else, being a control character; change the value");
                 }
