@@ -424,6 +424,27 @@ async fn config_of(handle: &PoolHandle, name: &ConfigName) -> Result<Option<Conf
     handle.look(move |pool| pool.config(&name).cloned()).await
 }
 
+/// What is legal but unwise in a config: what the core says of it, and where its startup script does not look like
+/// PowerShell.
+pub fn warnings(spec: &ConfigSpec) -> Vec<Problem> {
+    spec.warnings().into_iter().chain(syntax_warnings(spec)).collect()
+}
+
+#[cfg(feature = "script-check")]
+fn syntax_warnings(spec: &ConfigSpec) -> Vec<Problem> {
+    let problem = |warning: crate::syntax::SyntaxWarning| {
+        let given = format!("line {}, column {}: {}", warning.line, warning.column, warning.given());
+        Problem::new("startup_script", given, crate::syntax::ADVICE)
+    };
+    crate::syntax::warnings_of(spec).into_iter().map(problem).collect()
+}
+
+/// Built without a grammar of PowerShell: scripts are not looked at.
+#[cfg(not(feature = "script-check"))]
+fn syntax_warnings(_: &ConfigSpec) -> Vec<Problem> {
+    Vec::new()
+}
+
 /// A refusal is an error here.
 ///
 /// # Errors

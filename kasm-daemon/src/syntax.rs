@@ -7,6 +7,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::script::{Language, Script};
 use tree_sitter::{Node, ParseOptions, ParseState, Parser};
 
@@ -57,6 +58,12 @@ impl SyntaxWarning {
             SyntaxFault::Missing(what) => format!("no {what} before or at `{}`", self.near),
         }
     }
+}
+
+/// The warnings for a config's startup script; none if its machines run something else than Windows.
+pub fn warnings_of(spec: &ConfigSpec) -> Vec<SyntaxWarning> {
+    let runs_linux = spec.machine.get("os").and_then(serde_json::Value::as_str) == Some("linux");
+    spec.startup_script.as_ref().filter(|_| !runs_linux).map(powershell_warnings).unwrap_or_default()
 }
 
 /// What stands between the tags of EC2 user data, if there are any.

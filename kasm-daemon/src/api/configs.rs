@@ -16,6 +16,7 @@ use super::error::{ApiError, ErrorBody, ProblemView};
 use super::pools::named;
 use super::words;
 use crate::driver::PoolHandle;
+use crate::host::warnings;
 
 /// An autoscale config. `null` is as good as leaving a field out.
 #[derive(Debug, Serialize, ToSchema)]
@@ -126,7 +127,7 @@ fn viewed(app: &App, pool: &PoolHandle, spec: &ConfigSpec, generation: u32) -> C
         config: spec.to_json(),
         generation,
         declared: app.host().is_declared(pool.name(), Some(&spec.name)),
-        warnings: spec.warnings().into_iter().map(ProblemView::from).collect(),
+        warnings: warnings(spec).into_iter().map(ProblemView::from).collect(),
     }
 }
 

@@ -199,10 +199,8 @@ impl Loader<'_, '_> {
 
     #[cfg(feature = "script-check")]
     fn warn_of_syntax(&mut self, written: &Written<'_>, spec: &ConfigSpec) {
-        use crate::syntax::{ADVICE, powershell_warnings};
-        let runs_linux = spec.machine.get("os").and_then(Value::as_str) == Some("linux");
-        let script = spec.startup_script.as_ref().filter(|_| !runs_linux);
-        for warning in script.map(powershell_warnings).unwrap_or_default() {
+        use crate::syntax::{ADVICE, warnings_of};
+        for warning in warnings_of(spec) {
             let place = written.place(warning.line, warning.column);
             self.report.warn_at(place, Problem::new(&written.path, warning.given(), ADVICE));
         }

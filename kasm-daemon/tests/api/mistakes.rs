@@ -130,3 +130,18 @@ async fn of_two_who_make_the_same_thing_at_once_one_is_told() {
         assert_eq!(statuses, [201, 409, 409, 409]);
     }
 }
+
+#[cfg(feature = "script-check")]
+#[tokio::test]
+async fn a_script_that_does_not_look_like_powershell_is_warned_of() {
+    let stage = Stage::new().await;
+    stage.admin("POST", "/v1/pools").json(&json!({ "name": "scripts" })).send().await.expect(201);
+    let set = async |name: &str, script: &str| {
+        let body = config(name, json!({ "max_servers": 0, "startup_script": script }));
+        stage.admin("POST", "/v1/pools/scripts/configs").json(&body).send().await.expect(201)["warnings"].clone()
+    };
+    assert_eq!(set("good", "if ($true) {{ Get-Date }}").await, json!([]));
+    let warnings = set("bad", "Get-Date\nif ($true) {{ Get-Date").await;
+    assert_eq!(warnings[0]["path"], "startup_script", "{warnings}");
+    assert!(warnings[0]["given"].as_str().unwrap().starts_with("line 2, column "), "{warnings}");
+}
