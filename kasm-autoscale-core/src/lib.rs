@@ -34,6 +34,7 @@ mod facts;
 pub mod fields;
 pub mod id;
 pub mod input;
+mod listings;
 mod outcomes;
 pub mod placement;
 mod plan;

@@ -1,23 +1,17 @@
 //! What came of commands: each outcome is one more observation, believed as far as it goes.
 
-use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 
 use crate::backoff::{Backoff, retry_wait};
 use crate::command::Outcome;
-use crate::id::{CommandId, ConfigId, ProviderName, ServerId, ServerKey};
-use crate::ports::{Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, Progress, ProviderError};
+use crate::id::{CommandId, ConfigId, ProviderName, ServerId};
+use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Progress, ProviderError};
 use crate::report::{BackoffKind, What};
 use crate::row::RowKey;
 use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, PhaseKind, Server};
 use crate::session::EndReason;
-use crate::state::{InFlight, Orphan, State, Subject};
+use crate::state::{InFlight, State, Subject};
 use crate::time::Timestamp;
-
-/// How many complete listings in a row must miss a machine before it counts as lost, and how many must show one that no row
-/// knows before it is deleted: one listing alone proves nothing.
-const SIGHTINGS: u32 = 2;
 
 /// How long to wait before probing again.
 const PROBE_INTERVAL: core::time::Duration = core::time::Duration::from_secs(3);
@@ -288,7 +282,7 @@ impl State {
     }
 
     /// A machine of this server was seen.
-    fn observe(&mut self, id: ServerId, machine: &Machine) {
+    pub(crate) fn observe(&mut self, id: ServerId, machine: &Machine) {
         let server = &self.servers[&id];
         if server.machine.is_none() && machine.state != MachineState::Deleted {
             self.adopt(id, machine.reference.clone());
@@ -365,159 +359,9 @@ impl State {
         self.delete_server(id, DeleteReason::MachineFailed);
     }
 
-    fn lose(&mut self, id: ServerId, why: DeleteReason) {
+    pub(crate) fn lose(&mut self, id: ServerId, why: DeleteReason) {
         self.end_sessions_on(id, EndReason::ServerLost);
         self.delete_server(id, why);
-    }
-
-    // --- listings ---
-
-    fn listing_outcome(&mut self, name: &ProviderName, began: Timestamp, outcome: Outcome) {
-        let (poll_busy, lag) = match self.providers.get_mut(name) {
-            Some(provider) => {
-                provider.listing = None;
-                (provider.poll_busy(), provider.visibility_lag())
-            }
-            None => return,
-        };
-        let Outcome::Listed(Ok(listing)) = outcome else {
-            let error = if let Outcome::Listed(Err(error)) = &outcome { Some(error) } else { None };
-            if let Some(provider) = self.providers.get_mut(name) {
-                provider.failures += 1;
-                let wait = retry_wait(
-                    error.map(|error| error.kind),
-                    provider.failures,
-                    error.and_then(|error| error.retry_after),
-                );
-                provider.list_at = self.now + wait.max(poll_busy);
-            }
-            return;
-        };
-        let seen = self.observe_all(name, &listing);
-        if listing.complete {
-            self.conclude_absence(name, began, lag, &seen);
-        }
-        if let Some(provider) = self.providers.get_mut(name) {
-            provider.failures = 0;
-            provider.observed |= listing.complete;
-            provider.list_at = self.now + poll_busy;
-        }
-    }
-
-    /// Takes in every machine of ours in a listing; answers with those that were there.
-    fn observe_all(&mut self, name: &ProviderName, listing: &Listing) -> BTreeSet<MachineRef> {
-        let pool = (self.row.spec.deployment, self.row.spec.id);
-        let mut seen = BTreeSet::new();
-        for machine in &listing.machines {
-            let Some(marker) = machine.marker.as_ref().filter(|marker| (marker.deployment, marker.pool) == pool) else {
-                continue;
-            };
-            if !seen.insert(machine.reference.clone()) {
-                continue;
-            }
-            let server = ServerKey::from_uuid(pool.1, &marker.server).and_then(|key| self.servers.get(&key.server));
-            let ours = server.filter(|server| server.machine.as_ref().is_none_or(|known| *known == machine.reference));
-            match ours.map(|server| server.id) {
-                Some(id) => self.observe(id, machine),
-                None if matches!(machine.state, MachineState::Deleting | MachineState::Deleted) => {}
-                // No row knows it, or the row knows another machine: one too many either way.
-                None => self.orphan_seen(name, &machine.reference, marker.config, listing.complete),
-            }
-        }
-        seen
-    }
-
-    fn orphan_seen(&mut self, name: &ProviderName, machine: &MachineRef, config: ConfigId, complete: bool) {
-        let Some(provider) = self.providers.get_mut(name) else { return };
-        let first = !provider.orphans.contains_key(machine);
-        let orphan = provider.orphans.entry(machine.clone()).or_insert(Orphan { config, sightings: 0, busy: None });
-        orphan.sightings += u32::from(complete);
-        if first {
-            if let Some(config) = self.configs.get_mut(&config) {
-                config.orphans += 1;
-            }
-            self.event(What::OrphanSeen { provider: name.clone(), machine: machine.clone() });
-        }
-    }
-
-    /// What a complete listing that began at `began` did not show.
-    fn conclude_absence(
-        &mut self,
-        name: &ProviderName,
-        began: Timestamp,
-        lag: core::time::Duration,
-        seen: &BTreeSet<MachineRef>,
-    ) {
-        let of_provider = |state: &Self, server: &Server| state.born_with(server).provider == *name;
-        let visible = |server: &Server| began >= server.named_at + lag;
-        let missing = |server: &Server| server.machine.as_ref().is_some_and(|machine| !seen.contains(machine));
-        let absent: Vec<ServerId> = self
-            .servers
-            .values()
-            .filter(|server| missing(server) && visible(server) && of_provider(self, server))
-            .map(|server| server.id)
-            .collect();
-        for id in absent {
-            match self.servers[&id].phase {
-                Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => {
-                    self.remove_server(id, None)
-                }
-                Phase::Starting { .. } | Phase::Ready { .. } | Phase::Draining { .. } => self.count_absence(id),
-                _ => {}
-            }
-        }
-        self.forget_orphans(name, |machine| !seen.contains(machine));
-    }
-
-    fn count_absence(&mut self, id: ServerId) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        server.absent = server.absent.saturating_add(1);
-        if u32::from(server.absent) < SIGHTINGS {
-            return;
-        }
-        if server.phase.kind() == PhaseKind::Starting {
-            let config = server.config;
-            self.fail(config, BackoffKind::Boot, None, "the machine vanished while it started".into());
-        }
-        self.lose(id, DeleteReason::MachineLost);
-    }
-
-    fn forget_orphans(&mut self, name: &ProviderName, gone: impl Fn(&MachineRef) -> bool) {
-        let Some(provider) = self.providers.get_mut(name) else { return };
-        let configs = &mut self.configs;
-        provider.orphans.retain(|machine, orphan| {
-            let keep = !gone(machine);
-            if let Some(config) = configs.get_mut(&orphan.config).filter(|_| !keep) {
-                config.orphans -= 1;
-            }
-            keep
-        });
-    }
-
-    fn orphan_outcome(&mut self, name: &ProviderName, machine: &MachineRef, outcome: Outcome) {
-        if let Outcome::Progress(Ok(Progress::Done { .. })) = outcome {
-            self.forget_orphans(name, |gone| gone == machine);
-        } else if let Some(orphan) = self.providers.get_mut(name).and_then(|provider| provider.orphans.get_mut(machine))
-        {
-            // Seen twice more, it is deleted again.
-            orphan.busy = None;
-            orphan.sightings = 0;
-        }
-    }
-
-    /// Orphans that were seen often enough.
-    pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
-        let ripe =
-            |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= self.now);
-        let of = |(name, provider): (&ProviderName, &crate::state::Provider)| -> Vec<_> {
-            provider
-                .orphans
-                .iter()
-                .filter(|(_, orphan)| ripe(orphan))
-                .map(|(machine, _)| (name.clone(), machine.clone()))
-                .collect()
-        };
-        self.providers.iter().flat_map(of).collect()
     }
 
     // --- back-off ---
