@@ -1,6 +1,6 @@
 //! `kasm-daemon run`, `check`, `token` and `key`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -239,7 +239,8 @@ fn start_log(config: &LogConfig) {
             filter = filter.add_directive(directive);
         }
     }
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let for_eyes = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(for_eyes).with_writer(io::stderr);
     // It fails when there is a log already.
     drop(match config.format {
         LogFormat::Text => log.try_init(),
