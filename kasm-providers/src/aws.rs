@@ -8,7 +8,7 @@
 //!   `terminated` and says why ([`Machine::fault`]).
 //! - **The idempotency token** is the server's uuid, and every part of the request is derived from stored values, since EC2
 //!   refuses a token that comes with another request. It also refuses one whose machine has been terminated. Both answers
-//!   are [`Certainty::Unknown`](kasm_autoscale_core::ports::Certainty::Unknown): there was a machine, so it is looked up.
+//!   are [`Certainty::Unknown`]: there was a machine, so it is looked up.
 //! - **Describe calls lag behind** by seconds, at worst minutes: [`Capabilities::visibility_lag`].
 //! - **Terminated machines are shown for about an hour.** [`VmProvider::list`] leaves them out unless they ended by a
 //!   failure, whose reason the core should see; [`VmProvider::find`] gives one only if there is no other.

@@ -1,6 +1,6 @@
 //! A provider without a cloud: machines are simulated, their ports are real.
 //!
-//! It answers as the core's [`SimCloud`](kasm_autoscale_core::testing::cloud::SimCloud) does, with its delays, limits and
+//! It answers as the core's [`SimCloud`] does, with its delays, limits and
 //! faults, on the real clock. A machine that is powered on has a listener on the loopback address; once it has booted, that
 //! listener answers the first words of RDP, SSH and VNC, so that a real prober finds it ready. Nothing is ever reachable
 //! from another host.
