@@ -15,7 +15,7 @@ use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::id::{CommandId, ConfigName, ServerId, ServerKey};
 use kasm_autoscale_core::input::{Fact, Input};
-use kasm_autoscale_core::report::What;
+use kasm_autoscale_core::report::{ConfigReport, Decision, Waiting, What};
 use kasm_autoscale_core::row::{Outputs, RowKey, Write};
 use kasm_autoscale_core::server::{Phase, PhaseKind};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
@@ -147,7 +147,17 @@ impl Walk {
 
     /// I-17: deciding again on the same picture at the same instant decides nothing.
     fn expect_settled(&mut self) {
-        if self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now) && self.steps.is_multiple_of(8) {
+        // A config that may not ask for more machines at once leaves its part of the queue to another one as soon as that one's
+        // machines are coming: nothing too much is made then, but it is made in two steps.
+        let is_full = |known: &ConfigReport| match &known.decision {
+            Decision::Wait { because: why, .. } | Decision::Create { held_back: Some(why), .. } => {
+                matches!(why, Waiting::InFlightFull { .. })
+            }
+            _ => false,
+        };
+        let full = self.host.pool.report().configs.iter().any(is_full);
+        let asleep = self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now);
+        if asleep && !full && self.steps.is_multiple_of(8) {
             let again = self.host.decide(vec![]);
             // Of what was just made, some may turn out to be a surplus, where servers are of several sizes.
             let is_memory = |write: &Write| matches!(write.key(), RowKey::Memory(_));
