@@ -14,9 +14,10 @@ pub fn servers_for(sessions: u32, per_server: NonZeroU32) -> u32 {
     sessions.div_ceil(per_server.get())
 }
 
-/// How many whole servers there are too many: unused ones whose sessions all lie above the target.
-pub fn surplus_servers(target: u32, free: u32, coming: u32, per_server: NonZeroU32, unused: u32) -> u32 {
-    (free.saturating_add(coming).saturating_sub(target) / per_server).min(unused)
+/// How many whole servers there are too many: unused ones whose sessions all lie above the target. What is only coming does
+/// not count: it may yet fail, and nobody gives up a session that is there for one that is promised.
+pub fn surplus_servers(target: u32, free: u32, per_server: NonZeroU32, unused: u32) -> u32 {
+    (free.saturating_sub(target) / per_server).min(unused)
 }
 
 /// How many of `waiting` requests a config can serve beyond its own minimum, once it has grown by `growth` servers.

@@ -177,7 +177,7 @@ impl State {
         let spec = config.spec().clone();
         // Servers that were born before an edit may be of another size; one that fits is enough to act.
         let size = config.index.smallest_unused().and_then(NonZeroU32::new).unwrap_or(spec.max_sessions_per_server);
-        let too_many = surplus_servers(supply.target, supply.free, supply.coming, size, config.tally.unused);
+        let too_many = surplus_servers(supply.target, supply.free, size, config.tally.unused);
         if too_many == 0 {
             self.set_surplus(id, None);
             return (Decision::Steady { supply }, None);
@@ -202,7 +202,7 @@ impl State {
     fn give_up_surplus(&mut self, id: ConfigId, supply: Supply, count: u32) -> u32 {
         let (since, why) = (self.now, DrainReason::Surplus);
         let mut drained = 0;
-        let needless = (supply.free + supply.coming).saturating_sub(supply.target);
+        let needless = supply.free.saturating_sub(supply.target);
         for server in self.victims(id, count, needless) {
             self.enter_phase(server, Phase::Draining { since, why }, Some(why.to_string()));
             drained += 1;

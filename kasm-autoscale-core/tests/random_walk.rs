@@ -16,7 +16,7 @@ use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::id::{CommandId, ConfigName, ServerId, ServerKey};
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::report::{ConfigReport, Decision, Waiting, What};
-use kasm_autoscale_core::row::{Outputs, RowKey, Write};
+use kasm_autoscale_core::row::Outputs;
 use kasm_autoscale_core::server::{Phase, PhaseKind};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
 use kasm_autoscale_core::time::Timestamp;
@@ -159,9 +159,7 @@ impl Walk {
         let asleep = self.host.wake_at.is_none_or(|wake_at| wake_at > self.host.now);
         if asleep && !full && self.steps.is_multiple_of(8) {
             let again = self.host.decide(vec![]);
-            // Of what was just made, some may turn out to be a surplus, where servers are of several sizes.
-            let is_memory = |write: &Write| matches!(write.key(), RowKey::Memory(_));
-            assert!(again.writes().iter().all(is_memory), "I-17 {:?}", again.writes());
+            assert!(again.writes().is_empty(), "I-17 {:?}", again.writes());
             let outputs = self.host.save(again);
             assert!(outputs.commands.is_empty(), "I-17 {outputs:?}");
         }
@@ -322,6 +320,7 @@ impl Walk {
             }
         }
         self.expect_true_to_the_cloud(outputs);
+        self.expect_frugal(outputs);
         let mut on_server: BTreeMap<ServerId, u32> = BTreeMap::new();
         for session in self.host.pool.sessions() {
             if let SessionState::Active { server, .. } = session.state {
@@ -348,6 +347,21 @@ impl Walk {
             if *phase == PhaseKind::Gone || (*phase == PhaseKind::Deleting && lost) {
                 let there = self.cloud.is_there(*server, self.host.now);
                 assert!(!there, "I-23 {server} {phase}, and its machine is there: {why:?}");
+            }
+        }
+    }
+
+    /// I-19: no session is given up that the minimum needs, whatever else is coming.
+    fn expect_frugal(&self, outputs: &Outputs) {
+        let report = self.host.pool.report();
+        for event in &outputs.events {
+            let What::Server { server, config, phase: PhaseKind::Draining, why: Some(why) } = &event.what else {
+                continue;
+            };
+            let known = report.configs.iter().find(|known| known.config == *config && !known.removed);
+            if let Some(known) = known.filter(|_| why == "surplus") {
+                let min = self.host.pool.config(config).unwrap().minimum_available_sessions;
+                assert!(known.supply.free >= min, "I-19 {server} is given up, {} are left of {min}", known.supply.free);
             }
         }
     }
