@@ -251,6 +251,11 @@ name_id!(
     "provider name"
 );
 name_id!(
+    /// The name of a directory that the host has set up: one of its LDAP configs.
+    DirectoryName,
+    "directory name"
+);
+name_id!(
     /// A deployment zone: where users and servers are near each other.
     ZoneName,
     "zone name"

@@ -26,8 +26,14 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+mod directory;
+
 use crate::config::{ConnectionType, JsonObject, Problem};
 use crate::id::{ConfigId, DeploymentId, MachineName, PoolId, ProviderName, SecretName, ServerKey};
+pub use directory::{
+    Computer, ComputerListing, ComputerRef, Directories, Directory, DirectoryError, DirectoryErrorKind, DirectoryFacts,
+    JoinPassword, JoinState, NoDirectories, SeenComputer,
+};
 
 /// Makes, lists and deletes machines. The module's documentation says what every implementation promises.
 #[async_trait]
@@ -303,6 +309,23 @@ impl ProviderError {
         };
         let message = message.chars().take(500).collect();
         Self { kind, scope, certainty, retry_after: None, code: code.into(), message, request_id: None }
+    }
+}
+
+/// Something that a preflight has found wrong or unwise before anything was made.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Finding {
+    /// What was looked at, as in `image ami-0123` or `right ec2:RunInstances`.
+    pub subject: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// How to mend it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.subject, self.problem, self.remedy)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Check-in tokens: by which a machine proves that it is the one that was made for a server.
+//! What is derived from the deployment key: check-in tokens, by which a machine proves that it is the one that was made for
+//! a server, and the passwords with which machines join Active Directory.
 //!
-//! A JSON Web Token (RFC 7519) with HMAC-SHA256 (RFC 7518 §3.2). Its text depends on nothing but the deployment key, the
+//! A check-in token is a JSON Web Token (RFC 7519) with HMAC-SHA256 (RFC 7518 §3.2). Its text depends on nothing but the deployment key, the
 //! server and the expiry, so that the start-up data of a create is the same, byte for byte, however often it is made.
 
 use alloc::format;
@@ -10,12 +11,14 @@ use core::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretBox};
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretBox, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use thiserror::Error;
 
 use crate::id::{PoolId, ServerKey};
+use crate::ports::JoinPassword;
 use crate::time::Timestamp;
 
 /// The one key of an installation, from which every other secret of ours is derived. 32 random bytes, drawn by the host
@@ -45,6 +48,46 @@ fn hmac_of(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
     // HMAC takes keys of every length (RFC 2104 §3), so this cannot fail; a zero key is never used.
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(key) else { unreachable!("HMAC takes keys of every length") };
     mac.chain_update(text)
+}
+
+const JOIN_PURPOSE: &str = "join password v1";
+const JOIN_ALPHABET: &[u8; 65] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
+const JOIN_LETTERS_AND_DIGITS: usize = 62;
+const JOIN_LENGTH: usize = 40;
+
+/// The password with which the machine of a server joins Active Directory: 40 characters of `A-Z a-z 0-9 - _ .`, the first and
+/// the last a letter or digit, with a capital, a small letter and a digit among them, so that it meets every password
+/// policy and means nothing to any shell, script or mark-up. About 240 bits. It depends on nothing but the
+/// key, the server and `attempt`, so a request that is made again after a crash is the same, byte for byte.
+pub fn join_password(key: &DeploymentKey, server: &ServerKey, attempt: u32) -> JoinPassword {
+    let mut round = 0_u32;
+    loop {
+        // A text in which a class is missing is passed over, by the same rule every time: about one in a thousand.
+        let text = Zeroizing::new(join_text(key, &format!("{}/{attempt}/{round}", server.uuid())));
+        let has = |class: fn(&u8) -> bool| text.bytes().any(|byte| class(&byte));
+        if has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit) {
+            return JoinPassword::new(SecretString::from(text.as_str()));
+        }
+        round += 1;
+    }
+}
+
+fn join_text(key: &DeploymentKey, seed: &str) -> String {
+    let mut text = String::with_capacity(JOIN_LENGTH);
+    let mut block = 0_u32;
+    while text.len() < JOIN_LENGTH {
+        let bytes = key.mac(JOIN_PURPOSE, &format!("{seed}/{block}")).finalize().into_bytes();
+        block += 1;
+        for byte in bytes {
+            let at_edge = text.is_empty() || text.len() + 1 == JOIN_LENGTH;
+            let letters = if at_edge { JOIN_LETTERS_AND_DIGITS } else { JOIN_ALPHABET.len() };
+            // Bytes beyond the last whole run of letters are passed over, or some letters would be likelier than others.
+            if usize::from(byte) < 256 / letters * letters && text.len() < JOIN_LENGTH {
+                text.push(char::from(JOIN_ALPHABET[usize::from(byte) % letters]));
+            }
+        }
+    }
+    text
 }
 
 /// `{"alg":"HS256","typ":"JWT"}` in base64url. The only header that is accepted, so there is no algorithm to choose.
