@@ -47,6 +47,14 @@ pub trait VmProvider: Send + Sync {
     /// 0 when there is none. Paths start at the machine settings; `startup_script` alone stands for the script.
     fn check(&self, machine: &JsonObject, user_data_bytes: usize) -> Vec<Problem>;
 
+    /// Asks the system whether machines with these settings could be made now: image, network, size, quota, rights. It only
+    /// reads, and makes nothing. Empty: nothing was found wrong, which promises nothing about a minute later.
+    ///
+    /// # Errors
+    /// When the system could not be asked. What the asking itself shows (a right that is missing, credentials that are not
+    /// accepted) is a finding.
+    async fn preflight(&self, machine: &JsonObject) -> Result<Vec<Finding>, ProviderError>;
+
     /// Makes a machine, or finds that this very request has made it before.
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError>;
 
