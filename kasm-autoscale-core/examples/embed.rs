@@ -156,6 +156,7 @@ impl VmProvider for Garage {
             poll_idle: Duration::from_secs(300),
             creates_in_flight_max: 10,
             call_timeout: Duration::from_secs(30),
+            offering: &[],
         }
     }
 

@@ -261,6 +261,8 @@ impl VmProvider for AwsProvider {
             poll_idle: self.settings.poll_idle,
             creates_in_flight_max: self.settings.creates_in_flight_max,
             call_timeout: self.settings.call_timeout,
+            // An override may ask for a zone or for spot machines.
+            offering: &["instance_type", "subnet_id", "overrides"],
         }
     }
 

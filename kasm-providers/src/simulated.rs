@@ -138,6 +138,7 @@ impl VmProvider for SimulatedProvider {
             poll_idle: settings.poll_idle,
             creates_in_flight_max: settings.creates_in_flight_max,
             call_timeout: settings.call_timeout,
+            offering: &["size"],
         }
     }
 
