@@ -4,3 +4,5 @@
 pub mod aws;
 #[cfg(feature = "simulated")]
 pub mod simulated;
+#[cfg(any(feature = "aws", feature = "simulated"))]
+mod words;
