@@ -2,9 +2,7 @@
 #![cfg(feature = "aws")]
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kasm_autoscale_core::ports::Certainty::{self, NotApplied, Unknown};
@@ -15,7 +13,6 @@ use kasm_autoscale_core::ports::Scope::{self, Offering, Provider, Server};
 use kasm_autoscale_core::ports::{MachineRef, ProviderError, VmProvider};
 use kasm_providers::aws::{AwsProvider, error_codes};
 use serde_json::{Value, json};
-use tracing::span;
 
 #[path = "support/answers.rs"]
 #[allow(dead_code, reason = "shared by several tests")]
@@ -23,11 +20,14 @@ mod answers;
 #[path = "support/aws.rs"]
 #[allow(dead_code, reason = "shared by several tests")]
 mod aws;
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/stub.rs"]
 #[allow(dead_code, reason = "shared by several tests")]
 mod stub;
 
 use aws::{SCRIPT, SECRET_KEY, SESSION_TOKEN, key, provider, settings, spec};
+use log::Log;
 use stub::{Answer, Stub};
 
 type Row = (u16, &'static str, ErrorKind, Scope, Certainty);
@@ -230,36 +230,6 @@ async fn a_silent_service_is_given_up_in_time() {
     let deleted = provider.delete(&MachineRef("i-1".into())).await.expect_err("no answer");
     assert_eq!((deleted.kind, deleted.certainty), (Transient, Unknown));
     assert_eq!(stub.requests().len(), 3);
-}
-
-/// Writes down every event and span of a thread, fields included.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl tracing::field::Visit for Log {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
-        write!(self.0.lock().expect("a lock"), "{field}={value:?} ").expect("a String takes everything");
-    }
-}
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::DEBUG
-    }
-    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut self.clone());
-        span::Id::from_u64(1)
-    }
-    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut self.clone());
-    }
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn event(&self, event: &tracing::Event<'_>) {
-        self.0.lock().expect("a lock").push_str(&format!("\n{} ", event.metadata().target()));
-        event.record(&mut self.clone());
-    }
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
 }
 
 #[tokio::test]
