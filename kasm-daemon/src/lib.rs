@@ -10,6 +10,7 @@ pub mod api;
 pub mod auth;
 pub mod cli;
 pub mod clock;
+pub mod connect;
 pub mod demo;
 pub mod driver;
 pub mod file;
