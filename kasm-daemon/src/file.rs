@@ -14,6 +14,8 @@
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[provider.NAME]` | who makes machines: `kind`, and the kind's own settings |
 //! | `[[pool]]` | pools: [`PoolSpec::from_json`](kasm_autoscale_core::config::PoolSpec::from_json) has their fields |
+//! | `[[workspaces]]` | what users see and launch: [`Workspace::from_json`] has their fields |
+//! | `[logins]` | `idle`, `longest`: how long a user's login lasts |
 //! | `[[pool.config]]` | autoscale configs: [`ConfigSpec::from_json`] has their fields; `startup_script_file` is ours |
 //!
 //! Paths that are not absolute start at the folder of the file. Secrets never stand in it: see [`crate::secrets`].
@@ -33,6 +35,8 @@ use kasm_autoscale_core::id::{InvalidId, PoolName, ProviderName, SecretName};
 
 use crate::auth::{Role, TokenEntry};
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
+use crate::users::LoginRules;
+use crate::workspaces::Workspace;
 
 mod document;
 mod pools;
@@ -41,6 +45,7 @@ mod report;
 mod script;
 mod settings;
 mod text;
+mod workspaces;
 
 pub use report::{Mistake, Warning};
 pub use text::Place;
@@ -80,6 +85,10 @@ pub struct DaemonConfig {
     pub providers: BTreeMap<ProviderName, ProviderConfig>,
     /// The pools, in the order of the file.
     pub pools: Vec<DeclaredPool>,
+    /// What users see and launch, in the order of the file.
+    pub workspaces: Vec<Workspace>,
+    /// How long users' logins last.
+    pub logins: LoginRules,
     /// What is logged, and how.
     pub log: LogConfig,
     /// How much is done at once.

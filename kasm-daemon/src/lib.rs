@@ -23,3 +23,5 @@ pub mod secrets;
 pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
+pub mod users;
+pub mod workspaces;

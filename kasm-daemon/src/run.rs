@@ -1,5 +1,6 @@
 //! `kasm-daemon run`, `check`, `token` and `key`.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::users::{LoginRules, Users};
+use crate::workspaces::Workspaces;
 
 /// Why the daemon does not run, or does not run any more.
 #[derive(Debug, Error)]
@@ -90,9 +93,9 @@ pub async fn check(path: &Path) -> Checked {
                 );
             }
             let configs: usize = config.pools.iter().map(|pool| pool.configs.len()).sum();
-            let (providers, pools) = (config.providers.len(), config.pools.len());
+            let (providers, pools, workspaces) = (config.providers.len(), config.pools.len(), config.workspaces.len());
             lines.push(format!(
-                "{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {} warnings",
+                "{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {workspaces} workspaces, {} warnings",
                 path.display(),
                 warnings.len()
             ));
@@ -146,7 +149,9 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let host = Arc::new(Host::start(world(&config, &environment).await?, &config.pools).await?);
     let stop = CancellationToken::new();
     let limits = Limits { grace: config.limits.shutdown_grace, ..Limits::default() };
-    let setup = Setup { host: host.clone(), tokens, limits };
+    let users = Arc::new(Users::new(host.world().clock, login_rules(&config), BTreeMap::new()));
+    let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
+    let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
     let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
@@ -159,6 +164,10 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     host.stop().await;
     served?;
     ended
+}
+
+fn login_rules(config: &DaemonConfig) -> LoginRules {
+    LoginRules { behind_proxy: config.plain_http_behind_proxy, ..config.logins }
 }
 
 fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, RunError> {

@@ -215,7 +215,7 @@ fn secret_of(config: &JsonObject) -> Option<&str> {
     config.get("connection_password")?.as_object()?.get("secret")?.as_str()
 }
 
-fn there_is(what: &str, names: &BTreeSet<String>, otherwise: &str) -> String {
+pub(super) fn there_is(what: &str, names: &BTreeSet<String>, otherwise: &str) -> String {
     if names.is_empty() {
         return format!("no {what} is declared; {otherwise}");
     }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::auth::{InvalidToken, Role, TokenEntry};
 use crate::secrets::{SecretSource, SecretStore, deployment_key};
+use crate::users::LoginRules;
 
 impl Loader<'_, '_> {
     /// The whole file; `None` when something that must be there is not, which has been noted then.
@@ -36,6 +37,8 @@ impl Loader<'_, '_> {
         let providers = fields.object("provider");
         let tokens = tables(&mut fields, "token", "[[token]]");
         let pools = tables(&mut fields, "pool", "[[pool]]");
+        let workspaces = tables(&mut fields, "workspaces", "[[workspaces]]");
+        let logins = fields.object("logins");
         fields.finish().into_iter().for_each(|problem| self.report.mistake(problem));
 
         let deployment_key = self.read_key(key);
@@ -45,6 +48,8 @@ impl Loader<'_, '_> {
         let tokens = self.read_tokens(tokens);
         let (secrets, secret_store) = self.read_secrets(secrets);
         let providers = self.read_providers(providers, checks);
+        let workspaces = self.read_workspaces(workspaces, pools);
+        let logins = logins.map(|object| self.read_logins(object)).unwrap_or_default();
         let pools = self.read_pools(pools, &providers, &secrets, &secret_store, checks);
         Some(DaemonConfig {
             file: document.text.file.clone(),
@@ -56,6 +61,8 @@ impl Loader<'_, '_> {
             secrets: secrets.sources,
             providers: providers.good,
             pools,
+            workspaces,
+            logins,
             log,
             limits,
         })
@@ -137,6 +144,19 @@ impl Loader<'_, '_> {
         limits
     }
 
+    fn read_logins(&mut self, object: &JsonObject) -> LoginRules {
+        let defaults = LoginRules::default();
+        let bounds = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
+        let mut fields = Fields::new(object);
+        let rules = LoginRules {
+            idle: fields.span("idle", bounds.clone()).unwrap_or(defaults.idle),
+            longest: fields.span("longest", bounds).unwrap_or(defaults.longest),
+            ..defaults
+        };
+        self.finish(fields, "logins");
+        rules
+    }
+
     fn read_tokens(&mut self, tables: &[Value]) -> Vec<TokenConfig> {
         if tables.is_empty() {
             let advice = "the API will refuse everybody unless the daemon is started with --insecure-no-auth; add a [[token]] with name, role and secret";
@@ -162,7 +182,7 @@ impl Loader<'_, '_> {
         let mut fields = Fields::new(object);
         let name: Option<TokenName> = fields.name("name");
         let name = fields.require("name", name, "whose token it is, for the log");
-        let role = fields.choice("role", &Role::ALL.map(|role| (role.as_str(), role)));
+        let role = fields.choice("role", &Role::OF_TOKENS.map(|role| (role.as_str(), role)));
         let role = fields.require("role", role, "one of \"admin\", \"operator\", \"broker\", \"viewer\"");
         let (source, sha256) = (fields.value("secret"), fields.value("sha256"));
         let secret = match (source, sha256) {
