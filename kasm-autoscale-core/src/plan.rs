@@ -78,7 +78,7 @@ impl State {
         let config = &self.configs[&id];
         let missing = short(supply.target, config.tally.free, config.tally.coming);
         let wanted = servers_for(missing, config.spec().max_sessions_per_server);
-        let (now_made, held_back) = allowed(wanted, &self.limits(config));
+        let (now_made, held_back) = allowed(wanted.min(self.names_left(config).max(1)), &self.limits(config));
         for _ in 0..now_made {
             self.make_server(id);
         }
@@ -118,6 +118,9 @@ impl State {
         let stop = match (provider, backing_off) {
             (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
             (Some(_), Some((kind, until, failures))) => Some(Waiting::BackingOff { until, kind, failures }),
+            _ if self.names_left(config) == 0 => {
+                Some(Waiting::NamesUsedUp { pattern: spec.server_name_pattern.clone() })
+            }
             _ => None,
         };
         let tried = |kind| if kind == BackoffKind::Boot { phases.creating + phases.starting } else { phases.creating };
@@ -129,6 +132,13 @@ impl State {
             trying: failing.map(|(kind, _, failures)| (tried(kind), Waiting::Trying { kind, failures })),
             stop,
         }
+    }
+
+    /// How many of the next servers would have a name of this config's pattern.
+    fn names_left(&self, config: &Config) -> u32 {
+        let next = self.row.next_server;
+        let end = config.spec().server_name_pattern.last_serial().saturating_add(1);
+        u32::try_from(end.saturating_sub(next)).unwrap_or(u32::MAX)
     }
 
     /// The failure a config backs off from the longest.

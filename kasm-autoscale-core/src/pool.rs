@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::config::{ConfigSpec, PoolSpec};
-use crate::id::{ConfigName, ServerId, SessionId};
+use crate::id::{ConfigName, MachineName, ServerId, SessionId};
 use crate::input::Input;
 use crate::ports::Address;
 use crate::report::{BackoffKind, BackoffReport, ConfigReport, Report, Supply};
@@ -135,6 +135,13 @@ impl Pool {
     /// The config as a server was born with it, and keeps.
     pub fn born_with(&self, server: &Server) -> &ConfigSpec {
         self.state.born_with(server)
+    }
+
+    /// The computer name of a server's machine.
+    pub fn name_of(&self, server: &Server) -> MachineName {
+        let key = self.state.key(server.id);
+        // No server is made whose number has no name.
+        self.born_with(server).server_name_pattern.name_of(&key).unwrap_or_else(|| key.machine_name())
     }
 
     /// Where users reach a server: its config's fixed address if it has one, else the machine's. `None` before it has one.

@@ -9,6 +9,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::config::NamePattern;
 use crate::id::{ConfigName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
 use crate::ports::{ErrorKind, MachineRef};
 use crate::server::PhaseKind;
@@ -152,6 +153,11 @@ pub enum Waiting {
         /// The name.
         provider: ProviderName,
     },
+    /// The next server's number does not fit into the config's `server_name_pattern`.
+    NamesUsedUp {
+        /// The pattern.
+        pattern: NamePattern,
+    },
 }
 
 impl fmt::Display for Waiting {
@@ -164,6 +170,12 @@ impl fmt::Display for Waiting {
             }
             Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
             Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
+            Self::NamesUsedUp { pattern } => {
+                write!(
+                    f,
+                    "server_name_pattern {pattern} has no name left; give it less text around {{number}}, or {{random}}"
+                )
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::time::Timestamp;
 pub const ROW_FORMAT: u32 = 1;
 
 /// One row of a pool. All rows together are its state.
+#[expect(clippy::large_enum_variant, reason = "rows pass by on their way to the store and back; configs are few")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {

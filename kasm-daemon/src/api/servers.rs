@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use kasm_autoscale_core::id::{ConfigName, ServerId, ServerKey};
+use kasm_autoscale_core::id::{ConfigName, ServerId};
 use kasm_autoscale_core::input::{Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::server::{CheckIn, Phase, Server};
@@ -125,7 +125,7 @@ fn view(pool: &Pool, server: &Server, out_of_date: bool) -> ServerView {
     };
     ServerView {
         id: server.id.to_string(),
-        name: ServerKey { pool: pool.spec().id, server: server.id }.machine_name().to_string(),
+        name: pool.name_of(server).to_string(),
         phase: server.phase.kind().to_string(),
         since: since.map(rfc3339),
         missing: server.missing(spec.require_checkin).map(|missing| missing.to_string()),
