@@ -189,7 +189,9 @@ pub(super) async fn delete_pool(
     let pool = app.pool(&pool)?;
     let of_it = |workspace: &Arc<Workspace>| workspace.pool == *pool.name();
     let all = app.workspaces().all();
-    if let Some(user) = all.iter().find(|workspace| of_it(workspace)).filter(|_| !app.host().is_declared(pool.name(), None)) {
+    if let Some(user) =
+        all.iter().find(|workspace| of_it(workspace)).filter(|_| !app.host().is_declared(pool.name(), None))
+    {
         let message = format!("workspace {:?} is of this pool; delete it first", user.name.as_str());
         return Err(ApiError::new(StatusCode::CONFLICT, "pool_has_workspaces", message));
     }

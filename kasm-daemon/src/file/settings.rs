@@ -9,6 +9,7 @@ use kasm_autoscale_core::id::SecretName;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
+use super::pools::Declared;
 use super::{
     Checks, DaemonConfig, LISTEN_DEFAULT, Limits, Loader, LogConfig, LogFormat, StorePath, TokenConfig, TokenName,
     TokenSecret,
@@ -37,6 +38,7 @@ impl Loader<'_, '_> {
         let providers = fields.object("provider");
         let tokens = tables(&mut fields, "token", "[[token]]");
         let pools = tables(&mut fields, "pool", "[[pool]]");
+        let ldap = fields.object("ldap");
         let workspaces = tables(&mut fields, "workspaces", "[[workspaces]]");
         let logins = fields.object("logins");
         fields.finish().into_iter().for_each(|problem| self.report.mistake(problem));
@@ -48,9 +50,14 @@ impl Loader<'_, '_> {
         let tokens = self.read_tokens(tokens);
         let (secrets, secret_store) = self.read_secrets(secrets);
         let providers = self.read_providers(providers, checks);
-        let workspaces = self.read_workspaces(workspaces, pools);
+        let ldap = self.read_ldap(ldap, checks);
+        let workspaces = self.read_workspaces(workspaces, pools, &ldap);
         let logins = logins.map(|object| self.read_logins(object)).unwrap_or_default();
-        let pools = self.read_pools(pools, &providers, &secrets, &secret_store, checks);
+        let pools = self.read_pools(
+            pools,
+            &Declared { providers: &providers, ldap: &ldap, secrets: &secrets, store: &secret_store },
+            checks,
+        );
         Some(DaemonConfig {
             file: document.text.file.clone(),
             listen,
@@ -60,6 +67,7 @@ impl Loader<'_, '_> {
             tokens,
             secrets: secrets.sources,
             providers: providers.good,
+            ldap: ldap.good,
             pools,
             workspaces,
             logins,
@@ -134,6 +142,7 @@ impl Loader<'_, '_> {
         let mut fields = Fields::new(object);
         let limits = Limits {
             provider_calls: fields.integer("provider_calls", 1..=1000).unwrap_or(defaults.provider_calls),
+            directory_calls: fields.integer("directory_calls", 1..=1000).unwrap_or(defaults.directory_calls),
             probes: fields.integer("probes", 1..=10_000).unwrap_or(defaults.probes),
             // The least must take a config with a startup script of the greatest length.
             shutdown_grace: fields

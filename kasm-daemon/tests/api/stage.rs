@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::id::SecretName;
-use kasm_autoscale_core::ports::Secrets;
+use kasm_autoscale_core::ports::{NoDirectories, Secrets};
 use kasm_autoscale_core::testing::cloud::Booted;
 use kasm_autoscale_core::token::DeploymentKey;
 use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
@@ -111,6 +111,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         clock: Clock::start(),
         store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
         providers,
+        directories: Arc::new(NoDirectories),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(Kept),
         key: DeploymentKey::new([KEY_BYTE; 32]),
