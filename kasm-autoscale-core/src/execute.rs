@@ -8,10 +8,13 @@ use alloc::vec::Vec;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::command::{Action, Command, CreateMachine, Outcome};
+use crate::command::{Action, Command, CreateMachine, EnrollComputer, Outcome};
 use crate::config::{ConfigSpec, ConnectionPassword, DomainJoin, Problem};
-use crate::id::{MachineName, PoolId, ProviderName};
-use crate::ports::{Certainty, Directories, ErrorKind, Marker, Prober, ProviderError, Providers, Secrets, ServerSpec};
+use crate::id::{DirectoryName, MachineName, PoolId, ProviderName};
+use crate::ports::{
+    Certainty, Computer, Directories, DirectoryError, DirectoryErrorKind, ErrorKind, Marker, Prober, ProviderError,
+    Providers, Secrets, ServerSpec,
+};
 use crate::script::{Script, Variable};
 use crate::time::Timestamp;
 use crate::token::{DeploymentKey, checkin_token, join_password};
@@ -44,6 +47,7 @@ impl core::fmt::Debug for Ports<'_> {
 /// [`Outcome::Lost`] when it is over.
 pub async fn execute(pool: PoolId, command: &Command, ports: Ports<'_>) -> Outcome {
     let provider = |name: &ProviderName| ports.providers.provider(name).ok_or_else(|| no_provider(name));
+    let directory = |name: &DirectoryName| ports.directories.directory(name).ok_or_else(|| no_directory(name));
     match &command.action {
         Action::Create(create) => Outcome::Progress(match provider(&create.spec.provider) {
             Ok(provider) => match server_spec(create, provider.describe().kind, ports) {
@@ -69,6 +73,29 @@ pub async fn execute(pool: PoolId, command: &Command, ports: Ports<'_>) -> Outco
             Err(error) => Err(error),
         }),
         Action::Probe { target } => Outcome::Probed(ports.prober.probe(target).await),
+        Action::Enroll(enroll) => Outcome::Enrolled(match directory(&enroll.directory) {
+            Ok(directory) => {
+                let password = join_password(ports.key, &enroll.server, JOIN_ATTEMPT);
+                directory.ensure_computer(&computer(enroll), &password).await
+            }
+            Err(error) => Err(error),
+        }),
+        Action::FindComputer { directory: name, server } => Outcome::ComputerFound(match directory(name) {
+            Ok(directory) => directory.find_computer(server).await,
+            Err(error) => Err(error),
+        }),
+        Action::CheckJoin { directory: name, computer } => Outcome::JoinChecked(match directory(name) {
+            Ok(directory) => directory.joined(computer).await,
+            Err(error) => Err(error),
+        }),
+        Action::Unenroll { directory: name, computer, recursive } => Outcome::Unenrolled(match directory(name) {
+            Ok(directory) => directory.delete_computer(computer, *recursive).await,
+            Err(error) => Err(error),
+        }),
+        Action::ListComputers { directory: name } => Outcome::ComputersListed(match directory(name) {
+            Ok(directory) => directory.list_computers(&pool).await,
+            Err(error) => Err(error),
+        }),
     }
 }
 
@@ -79,6 +106,31 @@ fn no_provider(name: &ProviderName) -> ProviderError {
         "ProviderMissing",
         &format!("there is no provider {name:?}"),
     )
+}
+
+fn no_directory(name: &DirectoryName) -> DirectoryError {
+    DirectoryError::new(
+        DirectoryErrorKind::Invalid,
+        Certainty::NotApplied,
+        "DirectoryMissing",
+        &format!("there is no directory {:?}; it is the name of an LDAP config of the host", name.as_str()),
+    )
+}
+
+/// The computer object that is asked for.
+fn computer(enroll: &EnrollComputer) -> Computer {
+    let server = enroll.server;
+    Computer {
+        server,
+        marker: Marker {
+            deployment: enroll.deployment,
+            pool: server.pool,
+            config: enroll.config,
+            server: server.uuid(),
+        },
+        name: enroll.name.clone(),
+        ou: enroll.ou.clone(),
+    }
 }
 
 fn invalid(code: &str, message: &str) -> ProviderError {

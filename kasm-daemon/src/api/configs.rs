@@ -257,8 +257,7 @@ pub(super) async fn delete_config(
     let report = app.look(&pool, Pool::report).await?;
     let going =
         report.configs.iter().filter(|config| config.removed && config.config == name).map(|config| config.servers);
-    let servers =
-        going.map(|phases| phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting).sum();
+    let servers = going.map(|phases| phases.live()).sum();
     Ok((StatusCode::ACCEPTED, Json(ConfigGoing { config, servers })))
 }
 
