@@ -136,6 +136,8 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 pub struct CallLimits {
     /// Calls to providers.
     pub calls: u32,
+    /// Calls to each directory.
+    pub directory_calls: u32,
     /// Probes of connection ports.
     pub probes: u32,
     /// How long a pool that stops waits for those under way.
@@ -144,7 +146,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { calls: 32, probes: 200, grace: Duration::from_secs(5) }
+        Self { calls: 32, directory_calls: 8, probes: 200, grace: Duration::from_secs(5) }
     }
 }
 
