@@ -309,3 +309,7 @@ pub(crate) fn known(computer: &ComputerRef) -> Result<Reference, DirectoryError>
         error
     })
 }
+
+#[cfg(test)]
+#[path = "computers_tests.rs"]
+mod tests;

@@ -107,8 +107,10 @@ async fn leaf_by_leaf(
     if below.entries.iter().any(is_key) {
         return kept("BitLocker recovery keys lie below it");
     }
-    if !below.complete {
-        return kept("not everything below it can be seen");
+    // What may be listed but not read is what nobody wants to lose.
+    let is_hidden = |entry: &Entry| entry.texts("objectClass").is_empty();
+    if !below.complete || below.entries.iter().any(is_hidden) {
+        return kept("not everything below it can be read");
     }
     let mut parts: Vec<(usize, &str)> = Vec::with_capacity(below.entries.len());
     for found in &below.entries {

@@ -123,7 +123,7 @@ impl Shared {
         let failed = |failure| explained(Step::Connect, &failure);
         let plain = Plain::connect(&self.endpoint, within).await.map_err(failed)?;
         let encrypted = plain.encrypt(&self.endpoint, within).await.map_err(failed)?;
-        Ok(Conversation::over(encrypted, within))
+        Ok(Conversation::over(encrypted, within, self.settings.page_size))
     }
 }
 

@@ -84,3 +84,7 @@ pub(crate) fn guid(bytes: &[u8]) -> Option<String> {
     bytes[6..8].reverse();
     Some(DeploymentId::from_bytes(bytes).to_string())
 }
+
+#[cfg(test)]
+#[path = "mark_tests.rs"]
+mod tests;
