@@ -79,9 +79,14 @@ impl Entry {
         Self { dn: entry.dn, attributes: texts.chain(others).collect() }
     }
 
+    /// All values of an attribute.
+    pub(crate) fn values(&self, name: &str) -> &[Vec<u8>] {
+        self.attributes.get(&name.to_ascii_lowercase()).map_or(&[], Vec::as_slice)
+    }
+
     /// The first value of an attribute.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.attributes.get(&name.to_ascii_lowercase())?.first().map(Vec::as_slice)
+        self.values(name).first().map(Vec::as_slice)
     }
 
     /// The first value of an attribute, if it is a text.
@@ -91,8 +96,7 @@ impl Entry {
 
     /// All values of an attribute that are texts.
     pub(crate) fn texts(&self, name: &str) -> Vec<String> {
-        let values = self.attributes.get(&name.to_ascii_lowercase());
-        values.into_iter().flatten().filter_map(|value| String::from_utf8(value.clone()).ok()).collect()
+        self.values(name).iter().filter_map(|value| String::from_utf8(value.clone()).ok()).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::filter::Filter;
 use crate::mark::{self, Reference};
 
 /// How often a tree is deleted before the next call has to go on. A server may stop within a large tree, for instance after 16,384
-/// objects (MS-ADTS 3.1.1.5.5.7.2).
+/// objects (MS-ADTS 3.1.1.5.5.7).
 const ROUNDS_MAX: usize = 32;
 
 const RECOVERY_KEY: &str = "msFVE-RecoveryInformation";

@@ -121,7 +121,7 @@ pub struct LdapSettings {
     pub bind_dn: String,
     /// Its password.
     pub bind_password: SecretString,
-    /// Below what users and groups are looked for.
+    /// Below what users are looked for. Its `DC` parts are the domain, in all of which groups are looked for.
     pub search_base: Dn,
     /// How a user is found by the name that was typed, which stands for `{username}`. Exactly one user must fit.
     pub search_filter: Filter,

@@ -12,7 +12,7 @@ mod samba;
 #[path = "support/world.rs"]
 mod world;
 
-use samba::{BASE, COMPUTERS, Certificate, SERVICE, Samba, WEAK_SERVICE};
+use samba::{ADMINISTRATOR, BASE, COMPUTERS, Certificate, SERVICE, Samba, WEAK_SERVICE};
 use world::{computer, directory, enroll, named, password, server, settings, settings_of};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,6 +122,15 @@ async fn a_preflight_with_every_right_finds_nothing_and_leaves_nothing() {
     let server = server(35, 1);
     let error = weak.ensure_computer(&computer(server), &password(&server)).await.expect_err("denied");
     assert_eq!((error.kind, error.scope, error.certainty), (Kind::Denied, Scope::Offering, Certainty::NotApplied));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_owns_the_domain_is_a_finding_of_its_own() {
+    let Some(samba) = Samba::shared() else { return };
+    let owner = directory(settings_of(&samba.url(), &samba, ADMINISTRATOR));
+    let findings = owner.preflight(COMPUTERS).await.expect("an answer");
+    assert_eq!(subjects(&findings), ["service account"], "{findings:?}");
+    assert!(findings[0].problem.contains("Domain Admins"), "{findings:?}");
 }
 
 /// Computers whose own access lists grant nothing, so that every right comes from the organisational unit.
