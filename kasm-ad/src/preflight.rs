@@ -31,22 +31,51 @@ pub(crate) async fn preflight(
         let remedy = "make the organisational unit, correct the name, or let the account list its contents";
         return Ok(vec![finding("organisational unit", text, remedy)]);
     }
+    let mut findings = excess(talk).await?;
     let probe = Probe::new(shared, ou)?;
     match talk.add(&probe.new.dn.to_string(), &probe.new.values()).await {
         Ok(()) => (),
         Err(Failure::Code(50, _)) => {
             let text = format!("the account may not make computer objects in {ou}");
             let remedy = format!("grant \"Create Computer objects\" there; {REMEDY}");
-            return Ok(vec![finding("right to create computers", text, &remedy)]);
+            findings.push(finding("right to create computers", text, &remedy));
+            return Ok(findings);
         }
         Err(failure) => return Err(explained(Step::Add, &failure)),
     }
     // Whatever reading says, the object goes again.
-    let mut findings = reading(shared, talk, &probe)
-        .await
-        .unwrap_or_else(|error| vec![finding("right to read computers", error.to_string(), REMEDY)]);
+    let read = reading(shared, talk, &probe).await;
+    findings.extend(read.unwrap_or_else(|error| vec![finding("right to read computers", error.to_string(), REMEDY)]));
     findings.extend(deleting(talk, &probe, ou).await);
     Ok(findings)
+}
+
+/// Whether the account could do far more than it needs. Whoever gets hold of its password then owns the domain.
+async fn excess(talk: &mut Conversation) -> Result<Vec<Finding>, DirectoryError> {
+    // The groups of whoever is logged in (MS-ADTS 3.1.1.3.2). Not every server tells.
+    let root = talk.read("", &["tokenGroups"]).await.map_err(|failure| explained(Step::Search, &failure))?;
+    let groups = root.iter().flat_map(|entry| entry.values("tokenGroups"));
+    let mut names: Vec<&str> = groups.filter_map(|sid| powerful(sid)).collect();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = format!("it is in {}, which may do anything in the domain", names.join(", "));
+    let remedy = format!("use an account that has the delegated rights and no others; {REMEDY}");
+    Ok(vec![finding("service account", text, &remedy)])
+}
+
+/// The group that a security identifier (MS-DTYP 2.4.2.2) stands for, if it owns the domain (MS-DTYP 2.4.2.4).
+fn powerful(sid: &[u8]) -> Option<&'static str> {
+    const BUILT_IN: &[u8] = &[1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0];
+    const OF_A_DOMAIN: &[u8] = &[1, 5, 0, 0, 0, 0, 0, 5, 21, 0, 0, 0];
+    let last = u32::from_le_bytes(*sid.last_chunk::<4>()?);
+    match last {
+        544 if sid.starts_with(BUILT_IN) => Some("Administrators"),
+        512 if sid.starts_with(OF_A_DOMAIN) => Some("Domain Admins"),
+        519 if sid.starts_with(OF_A_DOMAIN) => Some("Enterprise Admins"),
+        _ => None,
+    }
 }
 
 struct Probe {
@@ -82,7 +111,7 @@ async fn reading(shared: &Shared, talk: &mut Conversation, probe: &Probe) -> Res
             findings.push(missing("right to read computers", format!("the account cannot see {dn}, which it has made")))
         }
         Some(entry) => {
-            if computers::reference(&entry).is_none() {
+            if !computers::is_readable(&entry) {
                 let text = "the account cannot read objectGUID, pwdLastSet or whenCreated of computers".to_owned();
                 findings.push(missing("right to read computers", text));
             }
