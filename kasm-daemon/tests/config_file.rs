@@ -203,7 +203,7 @@ fn what_was_read_is_what_was_written() {
         ("desk", "CORP\\ann".into())
     );
     let (name, ldap) = config.ldap.first_key_value().unwrap();
-    assert_eq!((name.as_str(), ldap.place.line, ldap.settings.len()), ("corp", 16, 3));
+    assert_eq!((name.as_str(), ldap.place.line, ldap.settings.len()), ("corp", 15, 3));
     assert_eq!(config.limits.shutdown_grace.as_secs(), 60);
     let token = config.tokens[0].entry(&surroundings().environment).unwrap();
     assert_eq!(token.sha256, <[u8; 32]>::from(Sha256::digest(CANARY)));
