@@ -146,6 +146,16 @@ impl Samba {
         format!("ldaps://{address}:{port}")
     }
 
+    /// Lets it fall silent: connections are taken and never answered.
+    pub(crate) fn pause(&self) {
+        self.controller.signal("STOP");
+    }
+
+    /// Lets it go on where it fell silent.
+    pub(crate) fn resume(&self) {
+        self.controller.signal("CONT");
+    }
+
     /// Where StartTLS is spoken.
     pub(crate) fn ldap(&self) -> (Ipv4Addr, u16) {
         match self.way {
