@@ -159,6 +159,11 @@ pub enum DeleteCall {
     },
     /// The machine is known; the request to delete it is to be sent.
     Send,
+    /// The machine is kept, so that somebody can find out why its server failed. Then it is deleted like any other.
+    Kept {
+        /// Until when.
+        until: Timestamp,
+    },
     /// The request was accepted; the machine is watched until it is gone.
     Confirm {
         /// When it was accepted.
@@ -230,6 +235,15 @@ pub enum DeleteReason {
     MachineStopped,
     /// Its machine is no longer there.
     MachineLost,
+}
+
+impl DeleteReason {
+    /// Whether somebody asked for it: an operator did, or whoever disabled or removed the config.
+    pub const fn is_asked(&self) -> bool {
+        let of_drain =
+            matches!(self, Self::Drained(DrainReason::Disabled | DrainReason::Removed | DrainReason::Operator));
+        of_drain || matches!(self, Self::NotWanted | Self::Operator)
+    }
 }
 
 impl fmt::Display for DeleteReason {

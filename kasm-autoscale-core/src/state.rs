@@ -15,7 +15,7 @@ use crate::id::{CommandId, ConfigId, ProviderName, ServerId, ServerKey, SessionI
 use crate::input::{Answer, Ticket};
 use crate::placement::{PlacementIndex, SlotSet};
 use crate::ports::{Capabilities, MachineRef};
-use crate::report::{Decision, Event, PhaseCounts, What};
+use crate::report::{Decision, Event, Fallback, PhaseCounts, What};
 use crate::row::{MemoryRow, PoolRow, RowKey};
 use crate::server::{Busy, CreateCall, DeleteCall, Phase, PhaseKind, Server};
 use crate::session::{Session, SessionState};
@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
     pub(crate) in_flight: BTreeMap<CommandId, InFlight>,
     pub(crate) next_command: u64,
+    /// How many sessions each config keeps for each other one, as the last plan left it: who keeps them, and for whom.
+    pub(crate) covers: BTreeMap<(ConfigId, ConfigId), u32>,
     pub(crate) journal: Journal,
 }
 
@@ -128,6 +130,8 @@ pub(crate) struct Config {
     pub(crate) undoable: BTreeSet<ServerId>,
     pub(crate) orphans: u32,
     pub(crate) decision: Decision,
+    /// For whom it keeps sessions besides its own, and who keeps some for it.
+    pub(crate) fallback: Vec<Fallback>,
     pub(crate) decided_at: Timestamp,
     /// How many sessions the last plan wanted free: the minimum, and the share of those who wait.
     pub(crate) target: u32,
@@ -151,12 +155,21 @@ pub(crate) struct Tally {
     pub(crate) unused: u32,
     /// Servers whose machines are expected to change soon.
     pub(crate) watched: u32,
+    /// Failed servers whose machines are kept for diagnosis.
+    pub(crate) kept: u32,
+    /// How much of what is coming nobody can vouch for: creates without an answer, and look-ups that fail.
+    pub(crate) doubtful: u32,
 }
 
 impl Tally {
     pub(crate) const fn live(&self) -> u32 {
         let phases = &self.phases;
         phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting
+    }
+
+    /// The sessions that others may count on: those that are free, and those that are coming without a doubt.
+    pub(crate) const fn firm(&self) -> u32 {
+        self.free.saturating_add(self.coming.saturating_sub(self.doubtful))
     }
 
     /// What one server adds.
@@ -169,6 +182,7 @@ impl Tally {
                 tally.phases.creating = 1;
                 tally.coming = size;
                 tally.watched = u32::from(!matches!(call, CreateCall::Intended));
+                tally.doubtful = if matches!(call, CreateCall::Unsure { tries: 1.., .. }) { size } else { 0 };
             }
             Phase::Starting { .. } => {
                 tally.phases.starting = 1;
@@ -186,6 +200,7 @@ impl Tally {
             Phase::Deleting { call, .. } => {
                 tally.phases.deleting = 1;
                 tally.watched = u32::from(matches!(call, DeleteCall::Confirm { .. }));
+                tally.kept = u32::from(matches!(call, DeleteCall::Kept { .. }));
             }
         }
         tally
@@ -203,6 +218,8 @@ impl Tally {
             (&mut self.coming, other.coming),
             (&mut self.unused, other.unused),
             (&mut self.watched, other.watched),
+            (&mut self.kept, other.kept),
+            (&mut self.doubtful, other.doubtful),
         ] {
             *mine = apply(*mine, theirs);
         }
@@ -224,12 +241,13 @@ impl Config {
             current: 0,
             removed: false,
             editions: BTreeMap::new(),
-            memory: MemoryRow { config: id, create: None, boot: None, surplus: None },
+            memory: MemoryRow::new(id),
             tally: Tally::default(),
             index: PlacementIndex::new(),
             undoable: BTreeSet::new(),
             orphans: 0,
             decision: Decision::Empty,
+            fallback: Vec::new(),
             decided_at: Timestamp::default(),
             target: 0,
             wake_at: None,
@@ -297,6 +315,7 @@ impl State {
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             next_command: 1,
+            covers: BTreeMap::new(),
             journal: Journal::default(),
         }
     }
