@@ -4,12 +4,12 @@
 //! of the step has happened, and the pool is read anew from the store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::execute::execute;
-use kasm_autoscale_core::id::{CommandId, PoolId, PoolName};
+use kasm_autoscale_core::id::{CommandId, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
@@ -132,9 +132,10 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 }
 
 /// How many calls of a pool may be under way at once, so that a burst of commands neither floods a provider nor this machine.
+/// Each provider has places of its own: one that hangs keeps nobody waiting but itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CallLimits {
-    /// Calls to providers.
+    /// Calls to each provider.
     pub calls: u32,
     /// Probes of connection ports.
     pub probes: u32,
@@ -149,14 +150,27 @@ impl Default for CallLimits {
 }
 
 struct Turns {
-    calls: Semaphore,
-    probes: Semaphore,
+    limits: CallLimits,
+    /// By provider; made when it is first called.
+    calls: Mutex<BTreeMap<ProviderName, Arc<Semaphore>>>,
+    probes: Arc<Semaphore>,
 }
 
 impl Turns {
     fn new(limits: CallLimits) -> Self {
-        let places = |count| Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS));
-        Self { calls: places(limits.calls), probes: places(limits.probes) }
+        Self { limits, calls: Mutex::default(), probes: Self::places(limits.probes) }
+    }
+
+    fn places(count: u32) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS)))
+    }
+
+    /// Where this action waits for its turn.
+    fn of(&self, action: &Action) -> Arc<Semaphore> {
+        let Some(provider) = action.provider() else { return self.probes.clone() };
+        // A panic while the lock is held leaves the map whole: it is only added to.
+        let mut calls = self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        calls.entry(provider.clone()).or_insert_with(|| Self::places(self.limits.calls)).clone()
     }
 }
 
@@ -331,7 +345,7 @@ impl Driver {
 
 /// Carries a command out within its time, once it is its turn.
 async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) -> Outcome {
-    let turn = if matches!(command.action, Action::Probe { .. }) { &turns.probes } else { &turns.calls };
+    let turn = turns.of(&command.action);
     let Ok(Ok(_turn)) = tokio::time::timeout(command.timeout, turn.acquire()).await else {
         return not_sent(&command.action);
     };
