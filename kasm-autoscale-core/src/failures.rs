@@ -98,6 +98,11 @@ impl State {
                 let last = memory.create.as_ref().map(|(_, backoff)| backoff);
                 memory.create = Some((error_kind, Backoff::after(last, kind, now, retry_after, error, (pool, config))));
             }
+            BackoffKind::Directory(error_kind) => {
+                let last = memory.directory.as_ref().map(|(_, backoff)| backoff);
+                let backoff = Backoff::after(last, kind, now, retry_after, error, (pool, config));
+                memory.directory = Some((error_kind, backoff));
+            }
             BackoffKind::Boot => {
                 memory.fates = memory.fates.and(true, spec.breaker_window);
                 let (failed, _) = memory.fates.failed_of();
@@ -141,6 +146,14 @@ impl State {
                 config.memory.create = None;
                 self.journal.changed.insert(RowKey::Memory(id));
             }
+        }
+    }
+
+    /// The directory makes computer objects again.
+    pub(crate) fn forgive_directory(&mut self, config: ConfigId) {
+        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.directory.is_some()) {
+            known.memory.directory = None;
+            self.journal.changed.insert(RowKey::Memory(config));
         }
     }
 

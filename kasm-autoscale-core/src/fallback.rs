@@ -1,6 +1,6 @@
 //! Fallback: which config makes what another one promises and cannot make.
 //!
-//! A config that fails (no capacity, quota, denied, breaker open, provider missing) leaves to others what it is short of its
+//! A config that fails (no capacity, quota, denied, breaker open, provider or directory missing) leaves to others what it is short of its
 //! minimum. The next ones take it over in the same plan: those of its own zone first, and among them the lowest `priority`;
 //! what they have over goes before what they would have to make. When it makes servers again it has its promise back, and the
 //! others let go of what they covered as its sessions become ready, which makes them a surplus like any other.
@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 
 use crate::capacity::{left_to_others, short, spare};
 use crate::id::{ConfigId, ZoneName};
-use crate::ports::ErrorKind;
-use crate::report::{BackoffKind, Fallback};
+use crate::ports::{DirectoryErrorKind, ErrorKind};
+use crate::report::{BackoffKind, Fallback, Waiting};
 use crate::state::{Config, State};
 
 /// So many tries in a row must be throttled or fail in between before others step in.
@@ -37,6 +37,21 @@ impl Shares {
         let covered = self.covers.iter().filter(|((by, _), _)| *by == id).map(|(_, sessions)| *sessions);
         covered.fold(self.queue.get(&id).copied().unwrap_or(0), u32::saturating_add)
     }
+}
+
+/// Whether it is a fault in between that has not lasted yet.
+fn is_passing(kind: BackoffKind, failures: u32) -> bool {
+    let in_between = match kind {
+        BackoffKind::Provider(kind) => {
+            matches!(kind, ErrorKind::Throttled | ErrorKind::Conflict | ErrorKind::Transient)
+        }
+        BackoffKind::Directory(kind) => matches!(
+            kind,
+            DirectoryErrorKind::NameTaken | DirectoryErrorKind::Throttled | DirectoryErrorKind::Transient
+        ),
+        BackoffKind::Boot => false,
+    };
+    in_between && failures < PASSING
 }
 
 impl State {
@@ -83,16 +98,15 @@ impl State {
         left_to_others(spec.minimum_available_sessions, sessions, room, tries, spec.max_sessions_per_server)
     }
 
+    /// Whether others are to step in for a config.
     fn fails_for_others(&self, config: &Config) -> bool {
-        let passing = |kind, failures| {
-            let in_between = BackoffKind::Provider(ErrorKind::Throttled) == kind
-                || BackoffKind::Provider(ErrorKind::Conflict) == kind
-                || BackoffKind::Provider(ErrorKind::Transient) == kind;
-            in_between && failures < PASSING
+        let limits = self.limits(config);
+        let stopped = match &limits.stop {
+            Some(Waiting::BackingOff { kind, failures, .. }) => !is_passing(*kind, *failures),
+            Some(_) => true,
+            None => self.failing(config).is_some_and(|(kind, _, failures)| !is_passing(kind, failures)),
         };
-        let failing = self.failing(config);
-        let refused = failing.is_some_and(|(kind, _, failures)| !passing(kind, failures));
-        !self.is_provided(config) || config.tally.doubtful > 0 || refused
+        stopped || config.tally.doubtful > 0
     }
 
     /// How many servers a config could make by its cap, and how many it makes while it fails.

@@ -11,16 +11,19 @@ use crate::command::Command;
 use crate::config::{ConfigSpec, PoolSpec};
 use crate::id::{ConfigId, ProviderName, ServerId, SessionId};
 use crate::input::{Answer, Ticket};
-use crate::ports::ErrorKind;
+use crate::ports::{DirectoryErrorKind, ErrorKind};
 use crate::report::Event;
 use crate::server::Server;
 use crate::session::Session;
 use crate::time::Timestamp;
 
-/// The edition of the row format this code writes. It reads this one and no later one.
-pub const ROW_FORMAT: u32 = 1;
+/// The edition of the row format this code writes. It reads this one and those before, and no later one.
+///
+/// 2: servers that join a domain.
+pub const ROW_FORMAT: u32 = 2;
 
 /// One row of a pool. All rows together are its state.
+#[expect(clippy::large_enum_variant, reason = "a row is on its way to a store or from it; no pool is made of them")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {
@@ -114,6 +117,9 @@ pub struct MemoryRow {
     pub config: ConfigId,
     /// Making machines fails, in this way.
     pub create: Option<(ErrorKind, Backoff)>,
+    /// Making computer objects fails, in this way.
+    #[serde(default)]
+    pub directory: Option<(DirectoryErrorKind, Backoff)>,
     /// Servers do not become ready: the breaker is open.
     pub boot: Option<Backoff>,
     /// How the last servers fared, for the breaker.
@@ -147,7 +153,7 @@ impl MassLoss {
 impl MemoryRow {
     /// Of a config that remembers nothing.
     pub fn new(config: ConfigId) -> Self {
-        Self { config, create: None, boot: None, fates: Fates::default(), loss: None, surplus: None }
+        Self { config, create: None, directory: None, boot: None, fates: Fates::default(), loss: None, surplus: None }
     }
 }
 

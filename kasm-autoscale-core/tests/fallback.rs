@@ -131,6 +131,7 @@ fn served(host: &mut Host) -> Vec<Event> {
                 Action::Probe { .. } => Outcome::Probed(Ok(())),
                 Action::Find { .. } => Outcome::Found(Ok(None)),
                 Action::Delete { .. } | Action::Poll { .. } => Outcome::Progress(Ok(Progress::Done { machine: None })),
+                other => panic!("nobody joins a domain here: {other:?}"),
             };
             facts.push(Fact::Finished(command.id, outcome));
         }

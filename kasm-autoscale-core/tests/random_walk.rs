@@ -464,7 +464,11 @@ impl Walk {
     /// Sessions that are coming, if at all: creates without an answer whose look-ups fail.
     fn doubtful(&self, config: &ConfigName) -> u32 {
         let unsure = |server: &&Server| {
-            matches!(server.phase, Phase::Creating { call: CreateCall::Unsure { tries: 1.., .. }, .. })
+            matches!(
+                server.phase,
+                Phase::Creating { call: CreateCall::Unsure { tries: 1.., .. }, .. }
+                    | Phase::Enrolling { tries: 2.., .. }
+            )
         };
         let born = self.host.pool.servers().filter(unsure).map(|server| self.host.pool.born_with(server));
         born.filter(|born| born.name == *config).map(|born| born.max_sessions_per_server.get()).sum()

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::execute::execute;
-use kasm_autoscale_core::id::{CommandId, PoolId, PoolName, ProviderName};
+use kasm_autoscale_core::id::{CommandId, DirectoryName, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
+use kasm_autoscale_core::ports::{Certainty, DirectoryError, DirectoryErrorKind, ErrorKind, ProviderError};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::Outputs;
 use kasm_autoscale_core::time::Timestamp;
@@ -132,10 +132,10 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 }
 
 /// How many calls of a pool may be under way at once, so that a burst of commands neither floods a provider nor this machine.
-/// Each provider has places of its own: one that hangs keeps nobody waiting but itself.
+/// Each provider and each directory has places of its own: one that hangs keeps nobody waiting but itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CallLimits {
-    /// Calls to each provider.
+    /// Calls to each provider, and to each directory.
     pub calls: u32,
     /// Probes of connection ports.
     pub probes: u32,
@@ -149,10 +149,17 @@ impl Default for CallLimits {
     }
 }
 
+/// Whom a call is for.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Whom {
+    Provider(ProviderName),
+    Directory(DirectoryName),
+}
+
 struct Turns {
     limits: CallLimits,
-    /// By provider; made when it is first called.
-    calls: Mutex<BTreeMap<ProviderName, Arc<Semaphore>>>,
+    /// By whom they are for; made at the first call.
+    calls: Mutex<BTreeMap<Whom, Arc<Semaphore>>>,
     probes: Arc<Semaphore>,
 }
 
@@ -167,10 +174,13 @@ impl Turns {
 
     /// Where this action waits for its turn.
     fn of(&self, action: &Action) -> Arc<Semaphore> {
-        let Some(provider) = action.provider() else { return self.probes.clone() };
+        let provider = action.provider().cloned().map(Whom::Provider);
+        let Some(whom) = provider.or_else(|| action.directory().cloned().map(Whom::Directory)) else {
+            return self.probes.clone();
+        };
         // A panic while the lock is held leaves the map whole: it is only added to.
         let mut calls = self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        calls.entry(provider.clone()).or_insert_with(|| Self::places(self.limits.calls)).clone()
+        calls.entry(whom).or_insert_with(|| Self::places(self.limits.calls)).clone()
     }
 }
 
@@ -319,7 +329,8 @@ impl Driver {
         self.commands.spawn(async move {
             let started = world.clock.now();
             let outcome = timed(pool, &command, &world, &turns).await;
-            let provider = command.action.provider().map_or("", |name| name.as_str());
+            let provider = command.action.provider().map(ProviderName::as_str);
+            let provider = provider.or(command.action.directory().map(DirectoryName::as_str)).unwrap_or_default();
             world.metrics.called(provider, command.action.verb(), outcome.word(), world.clock.now().since(started));
             tracing::debug!(%provider, verb = command.action.verb(), outcome = outcome.word(), error = outcome.error(), "call");
             if let Some(outcomes) = outcomes.upgrade() {
@@ -354,17 +365,19 @@ async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) ->
 
 /// It did not get its turn in time, so it certainly has had no effect.
 fn not_sent(action: &Action) -> Outcome {
-    let error = ProviderError::new(
-        ErrorKind::Throttled,
-        Certainty::NotApplied,
-        "Queued",
-        "too many calls are under way; it was not sent",
-    );
+    const WHY: &str = "too many calls are under way; it was not sent";
+    let error = ProviderError::new(ErrorKind::Throttled, Certainty::NotApplied, "Queued", WHY);
+    let of_directory = || DirectoryError::new(DirectoryErrorKind::Throttled, Certainty::NotApplied, "Queued", WHY);
     match action {
         Action::Create(_) | Action::Poll { .. } | Action::Delete { .. } => Outcome::Progress(Err(error)),
         Action::Find { .. } => Outcome::Found(Err(error)),
         Action::List { .. } => Outcome::Listed(Err(error)),
         Action::Probe { .. } => Outcome::Lost,
+        Action::Enroll(_) => Outcome::Enrolled(Err(of_directory())),
+        Action::FindComputer { .. } => Outcome::ComputerFound(Err(of_directory())),
+        Action::CheckJoin { .. } => Outcome::JoinChecked(Err(of_directory())),
+        Action::Unenroll { .. } => Outcome::Unenrolled(Err(of_directory())),
+        Action::ListComputers { .. } => Outcome::ComputersListed(Err(of_directory())),
     }
 }
 

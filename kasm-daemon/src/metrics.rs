@@ -35,7 +35,7 @@ struct OfPhase {
 struct OfKind {
     pool: String,
     config: String,
-    kind: &'static str,
+    kind: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -222,11 +222,13 @@ impl Metrics {
                 self.show_failures(config, &label);
                 let phases = &config.servers;
                 for (phase, count) in [
+                    ("enrolling", phases.enrolling),
                     ("creating", phases.creating),
                     ("starting", phases.starting),
                     ("ready", phases.ready),
                     ("draining", phases.draining),
                     ("deleting", phases.deleting),
+                    ("unenrolling", phases.unenrolling),
                 ] {
                     self.servers
                         .get_or_create(&OfPhase { pool: pool.clone(), config: config.config.to_string(), phase })
@@ -248,8 +250,9 @@ impl Metrics {
         self.missing.get_or_create(label).set(unconfirmed.map_or(0, |loss| loss.missing.into()));
         for known in &config.backoffs {
             let kind = match known.kind {
-                BackoffKind::Provider(kind) => kind.as_str(),
-                BackoffKind::Boot => "boot",
+                BackoffKind::Provider(kind) => kind.as_str().to_owned(),
+                BackoffKind::Directory(kind) => format!("directory_{}", kind.as_str()),
+                BackoffKind::Boot => "boot".to_owned(),
             };
             let label = OfKind { pool: label.pool.clone(), config: label.config.clone(), kind };
             self.failures.get_or_create(&label).set(known.backoff.failures.into());

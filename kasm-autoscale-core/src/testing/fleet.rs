@@ -84,6 +84,7 @@ impl Fleet {
             generation: 1,
             created_at: NOW,
             machine: Some(MachineRef(format!("m-{serial}"))),
+            computer: None,
             address: Some(Address { host: String::from("127.0.0.1"), port: None }),
             taken: u32::try_from(sessions).unwrap_or(u32::MAX),
             check_in: None,
@@ -91,6 +92,7 @@ impl Fleet {
             sessions: 0,
             busy: None,
             absent: 0,
+            enrolled_at: NOW,
             named_at: NOW,
         }
     }
