@@ -247,8 +247,8 @@ impl State {
     fn delete_asked(&mut self, id: ServerId, force: bool) -> Outcome {
         let server = self.servers.get(&id).ok_or(Refusal::UnknownServer { server: id })?;
         let sessions = server.sessions;
-        if self.is_kept(id) {
-            self.let_go(id);
+        if self.is_kept(id) || self.is_held_back(id) {
+            self.delete_now(id);
             return Ok(Answer::Done);
         }
         if server.phase.kind().is_going() {

@@ -209,13 +209,26 @@ impl State {
         matches!(phase, Some(Phase::Deleting { call: DeleteCall::Kept { .. }, .. }))
     }
 
-    /// Nobody looks at a kept machine any more: it is deleted now.
+    /// The time of a kept machine is over: it is deleted like any other.
     pub(crate) fn let_go(&mut self, id: ServerId) {
         let now = self.now;
         self.edit_deletion(id, |call, _, next_at| {
             if let DeleteCall::Kept { .. } = call {
                 *call = DeleteCall::Send;
                 *next_at = now;
+            }
+        });
+    }
+
+    /// An operator wants a machine gone that is kept for diagnosis, or whose deletion a mass loss holds back.
+    pub(crate) fn delete_now(&mut self, id: ServerId) {
+        let (now, held) = (self.now, self.is_held_back(id));
+        self.let_go(id);
+        self.edit_server(id, |server| {
+            if let Phase::Deleting { why, next_at, .. } = &mut server.phase
+                && held
+            {
+                (*why, *next_at) = (DeleteReason::Operator, now);
             }
         });
     }

@@ -1,8 +1,8 @@
 //! Fallback: which config makes what another one promises and cannot make.
 //!
-//! A config that fails (no capacity, quota, denied, breaker open, provider or directory missing) leaves to others what it is short of its
-//! minimum. The next ones take it over in the same plan: those of its own zone first, and among them the lowest `priority`;
-//! what they have over goes before what they would have to make. When it makes servers again it has its promise back, and the
+//! A config that fails (no capacity, quota, denied, breaker open, provider or directory missing) leaves to others what it is
+//! short of its minimum. The next ones take it over in the same plan: those of its own zone first, and among them the lowest
+//! `priority`; what they have over goes before what they would have to make. When it makes servers again it has its promise back, and the
 //! others let go of what they covered as its sessions become ready, which makes them a surplus like any other.
 //!
 //! A cap is no failure: a config that has all the servers it may have leaves nothing to others. Nor is a call that was refused
@@ -70,6 +70,16 @@ impl State {
         let order = self.by_nearness(None).into_iter();
         let mut left: Vec<(ConfigId, u32)> =
             order.map(|(_, id)| (id, self.left_to_others(id))).filter(|(_, rest)| *rest > 0).collect();
+        // Who covers already goes on, or else a session would be somebody else's to keep with every plan.
+        for (failing, rest) in &mut left {
+            for ((by, _), sessions) in self.covers.iter().filter(|((by, of), _)| of == failing && self.is_on(*by)) {
+                let sessions = self.spare_of(*by, &shares, false).min(*sessions).min(*rest);
+                if sessions > 0 {
+                    shares.covers.insert((*by, *failing), sessions);
+                    *rest -= sessions;
+                }
+            }
+        }
         for (may_grow, far) in [(false, false), (false, true), (true, false), (true, true)] {
             for (failing, rest) in &mut left {
                 let zone = self.configs[failing].spec().zone.clone();
@@ -135,6 +145,10 @@ impl State {
         sessions
     }
 
+    fn is_on(&self, id: ConfigId) -> bool {
+        self.configs.get(&id).is_some_and(Config::is_on)
+    }
+
     /// What a config can spare beyond its minimum and its shares so far.
     fn spare_of(&self, id: ConfigId, shares: &Shares, may_grow: bool) -> u32 {
         let config = &self.configs[&id];
@@ -149,16 +163,23 @@ impl State {
     pub(crate) fn keep_covering(&mut self, shares: &Shares) {
         let mut covers = shares.covers.clone();
         let mut kept_by: BTreeMap<ConfigId, u32> = BTreeMap::new();
+        let mut kept_for: BTreeMap<ConfigId, u32> = BTreeMap::new();
+        for ((_, of), sessions) in &shares.covers {
+            *kept_for.entry(*of).or_default() += *sessions;
+        }
         for ((by, of), sessions) in core::mem::take(&mut self.covers) {
-            let on = |id: &ConfigId| self.configs.get(id).filter(|config| config.is_on());
-            let (Some(keeper), Some(config)) = (on(&by), on(&of)) else { continue };
+            let (true, true) = (self.is_on(by), self.is_on(of)) else { continue };
+            let (keeper, config) = (&self.configs[&by], &self.configs[&of]);
             let wanted = keeper.spec().minimum_available_sessions.saturating_add(shares.of(by));
             let kept = kept_by.entry(by).or_default();
             let over =
                 keeper.tally.free.saturating_add(keeper.tally.coming).saturating_sub(wanted.saturating_add(*kept));
+            let kept_for = kept_for.entry(of).or_default();
+            let still = self.awaited(config).saturating_sub(*kept_for);
             let now = covers.get(&(by, of)).copied().unwrap_or(0);
-            let more = sessions.min(self.awaited(config)).saturating_sub(now).min(over);
+            let more = sessions.saturating_sub(now).min(over).min(still);
             *kept += more;
+            *kept_for += more;
             if more > 0 {
                 covers.insert((by, of), now + more);
             }

@@ -13,7 +13,7 @@ use crate::id::{ConfigId, ConfigName, ProviderName, ServerId};
 use crate::input::{Answer, Refusal};
 use crate::report::What;
 use crate::row::{MassLoss, RowKey};
-use crate::server::{DeleteReason, Phase, Server};
+use crate::server::{DeleteCall, DeleteReason, Phase, Server};
 use crate::state::State;
 
 /// Whether a server in this phase is one whose machine is counted on.
@@ -95,9 +95,16 @@ impl State {
         loss.is_some_and(MassLoss::holds)
     }
 
-    /// Whether a deletion for this reason is held back.
+    /// Whether a deletion for this reason is held back. Who disables or removes a config asks for all of its servers to go.
     pub(crate) fn is_held(&self, id: ConfigId, why: &DeleteReason) -> bool {
-        !why.is_asked() && self.is_frozen(id)
+        !why.is_asked() && self.is_frozen(id) && self.configs[&id].is_on()
+    }
+
+    /// Whether the deletion of a server is held back.
+    pub(crate) fn is_held_back(&self, id: ServerId) -> bool {
+        let Some(server) = self.servers.get(&id) else { return false };
+        let Phase::Deleting { why, call, .. } = &server.phase else { return false };
+        matches!(call, DeleteCall::Send | DeleteCall::Kept { .. }) && self.is_held(server.config, why)
     }
 
     /// An operator knows better.

@@ -15,7 +15,8 @@
 //! Each phase owns its data; a failure leads forward to `Deleting` and `Unenrolling`, never back. The one way back is from
 //! `Draining` to `Ready`, while nothing has been deleted. A server leaves `Creating` for good without `Deleting` only when it
 //! is certain that no machine was made, and `Enrolling` without `Unenrolling` only when it is certain that no computer object
-//! was. `tests/lifecycle.rs` holds this picture as a table against the code.
+//! was. A machine that is kept for diagnosis is `Deleting` as well, with the end of its time as its next step.
+//! `tests/lifecycle.rs` holds this picture as a table against the code.
 
 use alloc::string::String;
 use core::fmt;

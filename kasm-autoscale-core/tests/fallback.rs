@@ -348,3 +348,108 @@ fn what_is_known_of_one_size_says_nothing_of_another() {
     );
     assert!(host.providers.contains_key(&provider("aws")));
 }
+
+// --- who covers what, against a model ---
+
+#[derive(Clone, Copy, Debug)]
+struct Helper {
+    minimum: u32,
+    per: u32,
+    max: u32,
+    priority: u32,
+    is_near: bool,
+}
+
+fn helper() -> impl Strategy<Value = Helper> {
+    (0..8_u32, 1..5_u32, 0..6_u32, 0..3_u32, any::<bool>()).prop_map(|(minimum, per, max, priority, is_near)| Helper {
+        minimum,
+        per,
+        max,
+        priority,
+        is_near,
+    })
+}
+
+/// How many sessions each helper keeps for one who is `missing` so many: first what they have over, then what they can make,
+/// each time those nearby first, and the lowest priority first among them.
+fn covered_by_model(helpers: &[Helper], mut missing: u32) -> Vec<u32> {
+    let mut covers = vec![0; helpers.len()];
+    let mut order: Vec<usize> = (0..helpers.len()).collect();
+    order.sort_by_key(|index| (!helpers[*index].is_near, helpers[*index].priority, *index));
+    for may_grow in [false, true] {
+        for index in &order {
+            let Helper { minimum, per, max, .. } = helpers[*index];
+            let mut servers = 0;
+            while servers < max && (may_grow || servers * per < minimum) {
+                servers += 1;
+            }
+            while missing > 0 && servers * per > minimum + covers[*index] {
+                covers[*index] += 1;
+                missing -= 1;
+            }
+        }
+    }
+    covers
+}
+
+fn config_of(name: &str, helper: Helper) -> Fact {
+    let zone = if helper.is_near { "here" } else { "there" };
+    set(json!({
+        "name": name, "provider": name, "zone": zone, "priority": helper.priority, "max_servers": helper.max,
+        "minimum_available_sessions": helper.minimum, "max_sessions_per_server": helper.per,
+    }))
+}
+
+proptest! {
+    #[test]
+    fn the_next_ones_cover_what_one_cannot_make(
+        failing in helper(), helpers in proptest::collection::vec(helper(), 1..5), kind in 0..4_usize,
+    ) {
+        let failing = Helper { is_near: true, max: failing.max.max(1), ..failing };
+        let names: Vec<String> = (0..helpers.len()).map(|index| format!("helper-{index}")).collect();
+        let mut host = Host::new(pool_spec());
+        let mut facts = vec![known("failing"), config_of("failing", failing)];
+        for (name, helper) in names.iter().zip(&helpers) {
+            facts.extend([known(name), config_of(name, *helper)]);
+        }
+        host.step(facts);
+        // The one is refused; the others get what they ask for, as often as they ask.
+        let kind = [ErrorKind::NoCapacity, ErrorKind::Quota, ErrorKind::Denied, ErrorKind::Invalid][kind];
+        for _ in 0..4 {
+            let answered: Vec<Fact> = host.in_flight.values().filter_map(|command| match &command.action {
+                Action::Create(create) if create.spec.provider.as_str() == "failing" => Some(Fact::Finished(command.id, refused(kind))),
+                Action::Create(create) => {
+                    let reference = MachineRef(format!("i-{}", create.server.server.serial()));
+                    Some(Fact::Finished(command.id, Outcome::Progress(Ok(Progress::Done { machine: Some(reference) }))))
+                }
+                _ => None,
+            }).collect();
+            host.step(answered);
+        }
+        // What it could not make with all the servers it may have is nobody's to cover.
+        let missing = failing.minimum.min(failing.max * failing.per);
+        let model = covered_by_model(&helpers, missing);
+        let report = host.pool.report();
+        for ((helper, expected), found) in helpers.iter().zip(&model).zip(&report.configs[1..]) {
+            let covering: u32 = found.fallback.iter().map(|fallback| match fallback {
+                Fallback::CoveringFor { sessions, .. } => *sessions,
+                Fallback::CoveredBy { .. } => 0,
+            }).sum();
+            prop_assert_eq!(covering, *expected, "{:?}", report);
+            // Not beyond the cap, and never a whole server too many.
+            let servers = found.servers.starting;
+            prop_assert!(servers <= helper.max);
+            let wanted = helper.minimum + covering;
+            prop_assert_eq!(servers, wanted.div_ceil(helper.per).min(helper.max), "{:?}", found);
+        }
+        let told: u32 = report.configs[0].fallback.iter().map(|fallback| match fallback {
+            Fallback::CoveredBy { sessions, .. } => *sessions,
+            Fallback::CoveringFor { .. } => 0,
+        }).sum();
+        prop_assert_eq!(told, model.iter().sum::<u32>());
+        // It is settled: to decide again decides nothing.
+        let again = host.decide(vec![]);
+        prop_assert!(again.writes().is_empty() && again.events().is_empty(), "{:?}", again);
+        prop_assert!(host.save(again).commands.is_empty());
+    }
+}

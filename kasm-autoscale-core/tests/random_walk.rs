@@ -399,7 +399,8 @@ impl Walk {
     fn expect_guarded(&self, report: &kasm_autoscale_core::report::Report, outputs: &Outputs) {
         let frozen = |name: &ConfigName| {
             let holds = |known: &ConfigReport| known.loss.as_ref().is_some_and(|loss| !loss.acknowledged);
-            report.configs.iter().any(|known| known.config == *name && holds(known))
+            let on = |known: &ConfigReport| known.config == *name && known.enabled && !known.removed;
+            report.configs.iter().any(|known| on(known) && holds(known))
         };
         for command in &outputs.commands {
             let Action::Delete { machine, .. } = &command.action else { continue };
