@@ -130,8 +130,12 @@ impl State {
         let backing_off = failing.filter(|(_, until, _)| *until > self.now);
         let stop = match (provider, backing_off) {
             (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
-            (Some(_), Some((BackoffKind::Boot, until, _))) => {
-                let (failed, of) = config.memory.fates.failed_of();
+            (Some(_), Some((BackoffKind::Boot, until, failures))) => {
+                let (failed, of) = match config.memory.fates.failed_of() {
+                    // Rows of the time before breakers know only how many tries failed.
+                    (0, _) => (failures, failures),
+                    known => known,
+                };
                 Some(Waiting::BreakerOpen { failed, of, until })
             }
             (Some(_), Some((kind, until, failures))) => Some(Waiting::BackingOff { until, kind, failures }),

@@ -24,7 +24,7 @@ pub struct Supply {
     pub free: u32,
     /// Sessions that servers which are being made will bring.
     pub coming: u32,
-    /// How many are to be free: the config's minimum, and its share of the requests that wait.
+    /// How many are to be free: the config's minimum, its share of the requests that wait, and what it covers for others.
     pub target: u32,
 }
 

@@ -157,7 +157,7 @@ pub(crate) struct Config {
     /// For whom it keeps sessions besides its own, and who keeps some for it.
     pub(crate) fallback: Vec<Fallback>,
     pub(crate) decided_at: Timestamp,
-    /// How many sessions the last plan wanted free: the minimum, and the share of those who wait.
+    /// How many sessions the last plan wanted free: the minimum, the share of those who wait, and what it covers for others.
     pub(crate) target: u32,
     /// When time alone will change its plan.
     pub(crate) wake_at: Option<Timestamp>,

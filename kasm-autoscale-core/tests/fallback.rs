@@ -250,12 +250,16 @@ fn rows_of_an_earlier_version_are_read() {
         }
         *row = serde_json::from_value(value).unwrap();
     }
-    let pool = Pool::restore(rows, T0 + secs(1)).unwrap();
+    let mut pool = Pool::restore(rows, T0 + secs(1)).unwrap();
     pool.check().unwrap();
     let spec = pool.configs().next().unwrap();
     assert_eq!((spec.priority, spec.breaker_failures, spec.breaker_window), (100, 5, 10));
     // A back-off of the time before breakers is one that is open.
     assert_eq!(pool.report().configs[0].backoffs[0].backoff, open);
+    let batch = pool.step(T0 + secs(2), [known("aws").into(), request("ann").into(), request("bea").into()]);
+    let until = open.until;
+    let stopped = |event: &&Event| matches!(&event.what, What::Decided { decision: Decision::Wait { because, .. }, .. } if *because == Waiting::BreakerOpen { failed: 2, of: 2, until });
+    assert_eq!(batch.events().iter().filter(stopped).count(), 1, "{:?}", batch.events());
 }
 
 #[test]
