@@ -17,6 +17,9 @@ use crate::time::Timestamp;
 /// How long after its boot deadline a machine's check-in token is still good: a late check-in is answered with a reason.
 const CHECKIN_GRACE: core::time::Duration = core::time::Duration::from_secs(3600);
 
+/// How long a deletion that a mass loss holds back waits before it looks again.
+const HELD_FOR: core::time::Duration = core::time::Duration::from_secs(60);
+
 impl State {
     /// Looks at every server that was touched, and at those this touches in turn.
     pub(crate) fn advance(&mut self) {
@@ -95,8 +98,10 @@ impl State {
             && missing != Missing::Computer
         {
             self.fail(config, BackoffKind::Boot, None, why.to_string());
+            self.give_up_failed(id, why);
+        } else {
+            self.delete_server(id, why);
         }
-        self.delete_server(id, why);
     }
 
     fn advance_starting(&mut self, id: ServerId) {
@@ -104,9 +109,9 @@ impl State {
         let Phase::Starting { deadline, running, answered, probe_at, joined, join_at } = server.phase else { return };
         let spec = self.born_with(server).clone();
         if server.missing(spec.require_checkin).is_none() && self.configs[&server.config].is_on() {
-            let (config, since) = (server.config, self.now);
+            let since = self.now;
             self.enter_phase(id, Phase::Ready { since }, None);
-            self.forgive_boot(config);
+            self.forgive_boot(id);
         } else if self.give_up_on(server, deadline) {
             self.give_up(id);
         } else if !running || server.busy.is_some() {
@@ -151,12 +156,23 @@ impl State {
 
     fn advance_deleting(&mut self, id: ServerId) {
         let server = &self.servers[&id];
-        let Phase::Deleting { call, next_at, .. } = &server.phase else { return };
+        let Phase::Deleting { call, next_at, why, .. } = &server.phase else { return };
+        let (kept, held) = (self.is_kept(id), *call == DeleteCall::Send && self.is_held(server.config, why));
+        if kept && (*next_at <= self.now || !self.configs[&server.config].is_on()) {
+            self.let_go(id);
+            return;
+        }
         if server.busy.is_some() || *next_at > self.now {
+            return;
+        }
+        if held {
+            let again = self.now + HELD_FOR;
+            self.edit_deletion(id, |_, _, next_at| *next_at = again);
             return;
         }
         let provider = self.born_with(server).provider.clone();
         let action = match (call, &server.machine) {
+            (DeleteCall::Kept { .. }, _) => return,
             (DeleteCall::Send, Some(machine)) => Action::Delete { provider, machine: machine.clone() },
             _ => Action::Find { provider, server: self.key(id) },
         };

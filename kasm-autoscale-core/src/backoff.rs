@@ -1,4 +1,11 @@
-//! How long to wait after which failure.
+//! What is remembered of failures, and how long to wait after which.
+//!
+//! There are two kinds of them. A **provider refuses**: the config waits, longer each time ([`Backoff`]), and then tries with
+//! one server. A shortage (no capacity, quota) is one of the offering, that is of a size in a place
+//! ([`Capabilities::offering`](crate::ports::Capabilities::offering)): all configs of the pool with this offering know of it and wait together. Or **servers
+//! are made and do not become ready**: that is what the breaker is for. It counts how the last servers fared ([`Fates`]); when
+//! too many failed it opens, which is a [`Backoff`] like the others, and the first server tried after it that becomes ready
+//! closes it.
 
 use alloc::string::String;
 use core::time::Duration;
@@ -52,7 +59,42 @@ const fn bounds(kind: BackoffKind) -> (Duration, Duration) {
     }
 }
 
+/// How the last servers of a config fared: how many of them failed to become ready. Only what follows the first failure that
+/// still counts is known, for success alone is nothing to remember.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Fates {
+    /// One bit for each server, the last one's the lowest: 1 if it failed.
+    failed: u64,
+}
+
+impl Fates {
+    /// How many servers can be known.
+    pub const MAX: u32 = u64::BITS;
+
+    /// These fates with one more, as far as they lie within the last `window`.
+    #[must_use]
+    pub const fn and(self, failed: bool, window: u32) -> Self {
+        let window = if window < Self::MAX { window } else { Self::MAX };
+        let mask = if window == 0 { 0 } else { u64::MAX >> (Self::MAX - window) };
+        Self { failed: ((self.failed << 1) | failed as u64) & mask }
+    }
+
+    /// How many servers failed, of how many since the first of those failures.
+    pub const fn failed_of(self) -> (u32, u32) {
+        (self.failed.count_ones(), Self::MAX - self.failed.leading_zeros())
+    }
+}
+
 impl Backoff {
+    /// How long after its wait a failure is still remembered if nobody tries again: twice the longest wait. Then whoever
+    /// comes first begins as if nothing had been.
+    pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+
+    /// Whether it is so long ago that it says nothing any more.
+    pub fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.until + Self::FORGOTTEN_AFTER <= now
+    }
+
     /// The back-off after one more failure at `now`.
     ///
     /// `salt` says whose it is, so that many configs that failed together do not all come back together: the wait is varied

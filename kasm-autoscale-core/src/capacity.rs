@@ -26,6 +26,33 @@ pub fn queue_share(waiting: u32, minimum: u32, free: u32, coming: u32, growth: u
     grown.saturating_sub(minimum).min(waiting)
 }
 
+/// How many sessions of its minimum a config that fails leaves to others. `room` is how many servers it could make if it did
+/// not fail, `tries` how many it makes all the same. What it could not keep anyway, because of its cap, is nobody's to cover.
+pub fn left_to_others(minimum: u32, sessions: u32, room: u32, tries: u32, per_server: NonZeroU32) -> u32 {
+    let grown = |servers: u32| sessions.saturating_add(servers.saturating_mul(per_server.get()));
+    minimum.min(grown(room)).saturating_sub(grown(tries.min(room)))
+}
+
+/// How many sessions a config can spare beyond the `wanted` ones of its own. The servers it makes for itself bring whole
+/// servers' worth of sessions, and what is over of them is spare; with `may_grow` so is all that its `room` allows.
+pub fn spare(wanted: u32, sessions: u32, room: u32, may_grow: bool, per_server: NonZeroU32) -> u32 {
+    let own = servers_for(short(wanted, sessions, 0), per_server).min(room);
+    let servers = if may_grow { room } else { own };
+    sessions.saturating_add(servers.saturating_mul(per_server.get())).saturating_sub(wanted)
+}
+
+/// How many machines may be missing from one listing before nobody believes it, where this is more than [`LOSS_PERCENT`].
+pub const LOSS_SERVERS: u32 = 3;
+/// How many of a hundred machines may be missing from one listing before nobody believes it.
+pub const LOSS_PERCENT: u32 = 30;
+
+/// Whether a listing that misses so many `of` the machines it should show is to be doubted: more than [`LOSS_SERVERS`] and
+/// more than [`LOSS_PERCENT`] at once. Machines die one by one; a listing that shows a different account, region or cache
+/// misses them together.
+pub fn is_implausible_loss(missing: u32, of: u32) -> bool {
+    missing > LOSS_SERVERS && u64::from(missing) * 100 > u64::from(of) * u64::from(LOSS_PERCENT)
+}
+
 /// What limits the making of servers, at one moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {

@@ -15,6 +15,7 @@ use thiserror::Error;
 mod domain;
 mod names;
 
+use crate::backoff::Fates;
 use crate::fields::{Fields, shown};
 pub use crate::fields::{JsonObject, Problem};
 use crate::id::{ConfigName, DeploymentId, PoolId, PoolName, ProviderName, SecretName, ZoneName};
@@ -241,6 +242,18 @@ pub struct ConfigSpec {
     pub require_checkin: bool,
     /// How long a server may take from its creation until it is ready; then it is deleted and another one made.
     pub boot_deadline: Duration,
+    /// Which config of the pool makes servers first where several could, the lowest number first: for requests that wait, and
+    /// for a config that cannot make what it promises. It says who makes servers, not where users are placed.
+    pub priority: u32,
+    /// How many of the last [`breaker_window`](Self::breaker_window) servers must have failed to become ready before no more
+    /// are made, and then one at a time.
+    pub breaker_failures: u32,
+    /// How many of the last servers are looked at for that.
+    pub breaker_window: u32,
+    /// How long a machine whose server failed to become ready is kept for diagnosis. It counts against `max_servers`.
+    pub keep_failed_for: Duration,
+    /// How many such machines are kept at once; further ones are deleted at once.
+    pub keep_failed_max: u32,
     /// Who makes the machines.
     pub provider: ProviderName,
     /// The provider's own settings for them.
@@ -279,6 +292,11 @@ impl ConfigSpec {
     /// | `downscale_backoff` | 0 s to 7 d | 30 m |
     /// | `require_checkin` | boolean | false |
     /// | `boot_deadline` | 1 s to 1 d | 15 m |
+    /// | `priority` | 0 to 1,000 | 100 |
+    /// | `breaker_failures` | 1 to 64, at most `breaker_window` | 5, or `breaker_window` if that is less |
+    /// | `breaker_window` | 1 to 64 | 10, or `breaker_failures` if that is more |
+    /// | `keep_failed_for` | 0 s to 7 d | 0 s |
+    /// | `keep_failed_max` | 0 to 1,000 | 1 |
     /// | `provider`* | the name of a provider | |
     /// | `machine` | object | `{}` |
     /// | `startup_script` | text | none |
@@ -306,6 +324,10 @@ impl ConfigSpec {
         let downscale_backoff = fields.span("downscale_backoff", Duration::ZERO..=7 * DAY).unwrap_or(30 * 60 * SECOND);
         let require_checkin = fields.boolean("require_checkin").unwrap_or(false);
         let boot_deadline = fields.span("boot_deadline", SECOND..=DAY).unwrap_or(15 * 60 * SECOND);
+        let priority = fields.integer("priority", 0..=1000).unwrap_or(100);
+        let (breaker_failures, breaker_window) = read_breaker(&mut fields);
+        let keep_failed_for = fields.span("keep_failed_for", Duration::ZERO..=7 * DAY).unwrap_or(Duration::ZERO);
+        let keep_failed_max = fields.integer("keep_failed_max", 0..=1000).unwrap_or(1);
         let machine = fields.object("machine").cloned().unwrap_or_default();
         let startup_script = read_script(&mut fields);
         let upstream_auth_address = fields.text("upstream_auth_address").filter(|text| !text.is_empty());
@@ -325,6 +347,11 @@ impl ConfigSpec {
                     downscale_backoff,
                     require_checkin,
                     boot_deadline,
+                    priority,
+                    breaker_failures,
+                    breaker_window,
+                    keep_failed_for,
+                    keep_failed_max,
                     provider,
                     machine,
                     startup_script,
@@ -364,6 +391,11 @@ impl ConfigSpec {
             "downscale_backoff": Span(self.downscale_backoff).to_string(),
             "require_checkin": self.require_checkin,
             "boot_deadline": Span(self.boot_deadline).to_string(),
+            "priority": self.priority,
+            "breaker_failures": self.breaker_failures,
+            "breaker_window": self.breaker_window,
+            "keep_failed_for": Span(self.keep_failed_for).to_string(),
+            "keep_failed_max": self.keep_failed_max,
             "provider": self.provider,
             "machine": self.machine,
             "startup_script": self.startup_script.as_ref().map(Script::source),
@@ -403,6 +435,16 @@ impl ConfigSpec {
                 &format!(
                     "minimum_available_sessions asks for {}, which they can never keep free",
                     self.minimum_available_sessions
+                ),
+            );
+        }
+        if !self.keep_failed_for.is_zero() && self.keep_failed_max >= self.max_servers && self.max_servers > 0 {
+            warn(
+                "keep_failed_max",
+                self.keep_failed_max.to_string(),
+                &format!(
+                    "failed machines count against max_servers, which is {}: kept ones could leave no room for another server",
+                    self.max_servers
                 ),
             );
         }
@@ -528,6 +570,24 @@ fn read_password(fields: &mut Fields<'_>) -> ConnectionPassword {
     }
     fields.problem(Problem::new(name, "something else (not shown)", ALLOWED));
     ConnectionPassword::Prompt
+}
+
+fn read_breaker(fields: &mut Fields<'_>) -> (u32, u32) {
+    let bounds = || 1..=u64::from(Fates::MAX);
+    let failures: Option<u32> = fields.integer("breaker_failures", bounds());
+    let window: Option<u32> = fields.integer("breaker_window", bounds());
+    // Whoever sets one of them need not know the default of the other.
+    let (failures, window) = match (failures, window) {
+        (Some(failures), Some(window)) => (failures, window),
+        (Some(failures), None) => (failures, failures.max(10)),
+        (None, Some(window)) => (window.min(5), window),
+        (None, None) => (5, 10),
+    };
+    if failures > window {
+        let allowed = format!("at most breaker_window, which is {window}: no more than that are looked at");
+        fields.problem(Problem::new("breaker_failures", failures.to_string(), allowed));
+    }
+    (failures, window)
 }
 
 fn read_pattern(fields: &mut Fields<'_>) -> NamePattern {

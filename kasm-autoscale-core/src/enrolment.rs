@@ -189,7 +189,7 @@ impl State {
             JoinState::Absent if began >= server.enrolled_at + self.directory_lag(server) => {
                 let why = DeleteReason::ComputerLost;
                 self.fail(server.config, BackoffKind::Boot, None, why.to_string());
-                self.delete_server(id, why);
+                self.give_up_failed(id, why);
             }
             JoinState::Waiting | JoinState::Absent => {
                 let poll_busy = self

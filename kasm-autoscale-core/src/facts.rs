@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::backoff::Fates;
 use crate::config::{ConfigSpec, PoolSpec};
 use crate::id::{ConfigId, ConfigName, ServerId, SessionId};
 use crate::input::{Answer, Fact, Input, Refusal};
@@ -40,6 +41,7 @@ impl State {
             Fact::DrainAsked(id) => self.drain_asked(id),
             Fact::UndrainAsked(id) => self.undrain_asked(id),
             Fact::DeleteAsked { server, force } => self.delete_asked(server, force),
+            Fact::LossAcknowledged(name) => self.acknowledge_loss(&name),
             Fact::Finished(command, outcome) => {
                 self.finished(command, outcome);
                 Ok(Answer::Done)
@@ -86,9 +88,12 @@ impl State {
         config.memory.create = None;
         config.memory.directory = None;
         config.memory.boot = None;
+        config.memory.fates = Fates::default();
         self.journal.changed.insert(RowKey::Config(id, old + 1));
         self.journal.changed.insert(RowKey::Memory(id));
         let is_on = config.is_on();
+        // But a shortage that others know of is no less of one.
+        self.inherit_shortage(id);
         self.event(What::ConfigSet { config: name, generation: old + 1 });
         self.retry_unenrolling(id);
         // Servers keep what they were born with; only whether there are to be any concerns them.
@@ -242,6 +247,10 @@ impl State {
     fn delete_asked(&mut self, id: ServerId, force: bool) -> Outcome {
         let server = self.servers.get(&id).ok_or(Refusal::UnknownServer { server: id })?;
         let sessions = server.sessions;
+        if self.is_kept(id) || self.is_held_back(id) {
+            self.delete_now(id);
+            return Ok(Answer::Done);
+        }
         if server.phase.kind().is_going() {
             return Err(Refusal::AlreadyDeleting { server: id });
         }

@@ -73,6 +73,8 @@ pub enum Fact {
         /// Whether its sessions end with it. If not, a server with sessions is not deleted.
         force: bool,
     },
+    /// An operator knows that the machines which a config's listings miss are lost indeed, so that they may count as lost.
+    LossAcknowledged(ConfigName),
     /// A command has been carried out.
     Finished(CommandId, Outcome),
 }
@@ -152,6 +154,12 @@ pub enum Refusal {
     NotDraining {
         /// The server.
         server: ServerId,
+    },
+    /// Nothing is held back for this config.
+    #[error("autoscale config {name:?} has lost no implausible number of machines, so there is nothing to acknowledge")]
+    NoMassLoss {
+        /// The name.
+        name: ConfigName,
     },
     /// A server checked in that is not one of ours any more, or not waiting for it.
     #[error("server {server} is being deleted; its check-in is of no use any more")]

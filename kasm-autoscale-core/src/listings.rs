@@ -98,8 +98,11 @@ impl State {
             .filter(|server| missing(server) && visible(server) && of_provider(self, server))
             .map(|server| server.id)
             .collect();
+        let doubted = self.judge_losses(name, visible, missing);
         for id in absent {
+            let frozen = doubted.contains(&self.servers[&id].config);
             match self.servers[&id].phase {
+                _ if frozen => self.note_absence(id),
                 Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => {
                     self.machine_gone(id, None)
                 }
@@ -110,12 +113,23 @@ impl State {
         self.forget_orphans(name, |machine| !seen.contains(machine));
     }
 
-    fn count_absence(&mut self, id: ServerId) {
-        let Some(server) = self.servers.get_mut(&id) else { return };
-        server.absent = server.absent.saturating_add(1);
-        if u32::from(server.absent) < SIGHTINGS {
-            return;
+    fn note_absence(&mut self, id: ServerId) {
+        // Not an edit: it is neither stored nor counted.
+        if let Some(server) = self.servers.get_mut(&id) {
+            server.absent = server.absent.saturating_add(1);
         }
+    }
+
+    fn count_absence(&mut self, id: ServerId) {
+        self.note_absence(id);
+        if self.servers.get(&id).is_some_and(|server| u32::from(server.absent) >= SIGHTINGS) {
+            self.count_as_lost(id);
+        }
+    }
+
+    /// A server's machine is no longer there.
+    pub(crate) fn count_as_lost(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get(&id) else { return };
         if server.phase.kind() == PhaseKind::Starting {
             let config = server.config;
             self.fail(config, BackoffKind::Boot, None, "the machine vanished while it started".into());
@@ -149,8 +163,10 @@ impl State {
 
     /// Orphans that were seen often enough.
     pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
-        let ripe =
-            |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= self.now);
+        let ripe = |orphan: &Orphan| {
+            let free = orphan.busy.is_none_or(|busy| busy.until <= self.now);
+            orphan.sightings >= SIGHTINGS && free && !self.is_frozen(orphan.config)
+        };
         let of = |(name, provider): (&ProviderName, &Provider)| -> Vec<_> {
             provider
                 .orphans

@@ -2,12 +2,12 @@
 
 use alloc::string::{String, ToString};
 
-use crate::backoff::{Backoff, retry_wait};
+use crate::backoff::retry_wait;
 use crate::command::Outcome;
-use crate::id::{CommandId, ConfigId, ServerId};
+use crate::failures::is_shortage;
+use crate::id::{CommandId, ServerId};
 use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Progress, ProviderError};
 use crate::report::{BackoffKind, What};
-use crate::row::RowKey;
 use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, PhaseKind, Server};
 use crate::session::EndReason;
 use crate::state::{InFlight, State, Subject};
@@ -75,8 +75,10 @@ impl State {
     // --- making machines ---
 
     fn create_progressed(&mut self, id: ServerId, progress: Progress) {
-        let config = self.servers[&id].config;
-        self.forgive_create(config);
+        if !matches!(progress, Progress::Pending { op: Some(_), .. }) {
+            // An operation that was accepted may still end for want of capacity: only its end says that machines are made again.
+            self.forgive_create(id);
+        }
         match progress {
             Progress::Pending { machine: Some(machine), .. } | Progress::Done { machine: Some(machine) } => {
                 self.adopt(id, machine)
@@ -107,8 +109,6 @@ impl State {
         });
         match self.servers[&id].phase {
             Phase::Creating { deadline, .. } => {
-                // However it was found out: a machine was made.
-                self.forgive_create(self.servers[&id].config);
                 self.enter_phase(
                     id,
                     Phase::Starting {
@@ -137,8 +137,7 @@ impl State {
             self.create_unsure(id, error.kind, Some(error), &error.to_string());
             return;
         }
-        let config = self.servers[&id].config;
-        self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
+        self.create_refused(id, error.kind, error.retry_after, error.to_string());
         // The very first call failed for certain, so there is nothing to delete. After an unsure one there might be.
         let only_call = matches!(self.servers[&id].phase, Phase::Creating { call: CreateCall::Intended, .. });
         if only_call {
@@ -148,8 +147,7 @@ impl State {
     }
 
     fn create_unsure(&mut self, id: ServerId, kind: ErrorKind, error: Option<&ProviderError>, text: &str) {
-        let config = self.servers[&id].config;
-        self.fail(config, BackoffKind::Provider(kind), error.and_then(|error| error.retry_after), text.into());
+        self.create_refused(id, kind, error.and_then(|error| error.retry_after), text.into());
         self.set_unsure(id);
     }
 
@@ -169,8 +167,7 @@ impl State {
         if !failed_for_good {
             self.find_failed(id, Some(error));
         } else if let Phase::Creating { .. } = self.servers[&id].phase {
-            let config = self.servers[&id].config;
-            self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
+            self.create_refused(id, error.kind, error.retry_after, error.to_string());
             self.delete_server(id, DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() });
         }
     }
@@ -258,7 +255,7 @@ impl State {
         });
     }
 
-    fn edit_deletion(&mut self, id: ServerId, edit: impl FnOnce(&mut DeleteCall, &mut u32, &mut Timestamp)) {
+    pub(crate) fn edit_deletion(&mut self, id: ServerId, edit: impl FnOnce(&mut DeleteCall, &mut u32, &mut Timestamp)) {
         self.edit_server(id, |server| {
             if let Phase::Deleting { call, tries, next_at, .. } = &mut server.phase {
                 edit(call, tries, next_at);
@@ -307,6 +304,10 @@ impl State {
     pub(crate) fn observe(&mut self, id: ServerId, machine: &Machine) {
         let server = &self.servers[&id];
         if server.machine.is_none() && machine.state != MachineState::Deleted {
+            if machine.state != MachineState::Failed {
+                // However it was found out: a machine was made.
+                self.forgive_create(id);
+            }
             self.adopt(id, machine.reference.clone());
         }
         let server = &self.servers[&id];
@@ -320,7 +321,7 @@ impl State {
             (
                 PhaseKind::Creating | PhaseKind::Starting,
                 MachineState::Failed | MachineState::Deleting | MachineState::Deleted,
-            ) => self.boot_failed(id, machine.fault.as_ref()),
+            ) => self.boot_failed(id, machine),
             (PhaseKind::Ready | PhaseKind::Draining, MachineState::Failed) => {
                 self.lose(id, DeleteReason::MachineFailed)
             }
@@ -346,6 +347,7 @@ impl State {
     fn machine_runs(&mut self, id: ServerId) {
         let now = self.now;
         if let Phase::Starting { running: false, .. } = self.servers[&id].phase {
+            self.forgive_shortage(id);
             self.edit_server(id, |server| {
                 if let Phase::Starting { running, probe_at, .. } = &mut server.phase {
                     *running = true;
@@ -371,73 +373,26 @@ impl State {
         });
     }
 
-    fn boot_failed(&mut self, id: ServerId, fault: Option<&ProviderError>) {
-        let config = self.servers[&id].config;
-        let (kind, text) = match fault {
-            Some(fault) => (BackoffKind::Provider(fault.kind), fault.to_string()),
-            None => (BackoffKind::Boot, "the machine broke while it was made".into()),
-        };
-        self.fail(config, kind, None, text);
-        self.delete_server(id, DeleteReason::MachineFailed);
+    fn boot_failed(&mut self, id: ServerId, machine: &Machine) {
+        let fault = machine.fault.as_ref();
+        if let Some(fault) = fault {
+            self.create_refused(id, fault.kind, fault.retry_after, fault.to_string());
+        }
+        // A shortage says nothing against the config, but any other machine that broke does.
+        if fault.is_none_or(|fault| !is_shortage(fault.kind)) {
+            let config = self.servers[&id].config;
+            self.fail(config, BackoffKind::Boot, None, "the machine broke while it was made".into());
+        }
+        if machine.state == MachineState::Failed {
+            self.give_up_failed(id, DeleteReason::MachineFailed);
+        } else {
+            self.delete_server(id, DeleteReason::MachineFailed);
+        }
     }
 
     pub(crate) fn lose(&mut self, id: ServerId, why: DeleteReason) {
         self.end_sessions_on(id, EndReason::ServerLost);
         self.delete_server(id, why);
-    }
-
-    // --- back-off ---
-
-    /// A config has failed at something; it backs off.
-    pub(crate) fn fail(
-        &mut self,
-        config: ConfigId,
-        kind: BackoffKind,
-        retry_after: Option<core::time::Duration>,
-        error: String,
-    ) {
-        let (now, pool) = (self.now, self.row.spec.id);
-        let Some(known) = self.configs.get_mut(&config) else { return };
-        let memory = &mut known.memory;
-        match kind {
-            BackoffKind::Provider(error_kind) => {
-                let last = memory.create.as_ref().map(|(_, backoff)| backoff);
-                memory.create = Some((error_kind, Backoff::after(last, kind, now, retry_after, error, (pool, config))));
-            }
-            BackoffKind::Directory(error_kind) => {
-                let last = memory.directory.as_ref().map(|(_, backoff)| backoff);
-                let backoff = Backoff::after(last, kind, now, retry_after, error, (pool, config));
-                memory.directory = Some((error_kind, backoff));
-            }
-            BackoffKind::Boot => {
-                memory.boot = Some(Backoff::after(memory.boot.as_ref(), kind, now, retry_after, error, (pool, config)))
-            }
-        }
-        self.journal.changed.insert(RowKey::Memory(config));
-    }
-
-    /// The provider makes machines again.
-    fn forgive_create(&mut self, config: ConfigId) {
-        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.create.is_some()) {
-            known.memory.create = None;
-            self.journal.changed.insert(RowKey::Memory(config));
-        }
-    }
-
-    /// The directory makes computer objects again.
-    pub(crate) fn forgive_directory(&mut self, config: ConfigId) {
-        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.directory.is_some()) {
-            known.memory.directory = None;
-            self.journal.changed.insert(RowKey::Memory(config));
-        }
-    }
-
-    /// A server became ready.
-    pub(crate) fn forgive_boot(&mut self, config: ConfigId) {
-        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.boot.is_some()) {
-            known.memory.boot = None;
-            self.journal.changed.insert(RowKey::Memory(config));
-        }
     }
 
     pub(crate) fn visibility_lag(&self, server: &Server) -> core::time::Duration {

@@ -9,9 +9,10 @@ use core::num::NonZeroU32;
 
 use crate::capacity::{Limits, allowed, queue_share, servers_for, short, surplus_servers};
 use crate::command::{Action, Outcome};
-use crate::id::{ConfigId, ProviderName, ServerId, ZoneName};
+use crate::fallback::Shares;
+use crate::id::{ConfigId, ProviderName, ServerId};
 use crate::report::{BackoffKind, Decision, Supply, Waiting, What};
-use crate::row::{RowKey, Surplus};
+use crate::row::{MassLoss, RowKey, Surplus};
 use crate::server::{CreateCall, DrainReason, Phase, Server};
 use crate::state::{Config, State, Subject};
 use crate::time::Timestamp;
@@ -19,12 +20,14 @@ use crate::time::Timestamp;
 impl State {
     /// Plans every config, then gives out the listings that are due.
     pub(crate) fn plan(&mut self) {
-        let shares = self.queue_shares();
+        self.forget_refusals();
+        self.forget_losses();
+        let shares = self.shared_out(self.queue_shares());
+        self.keep_covering(&shares);
         let ids: Vec<ConfigId> = self.configs.keys().copied().collect();
         for id in ids {
-            let share = shares.get(&id).copied().unwrap_or(0);
-            let (decision, wake_at) = self.plan_config(id, share);
-            let wake_at = wake_at.or_else(|| self.may_help_at(id));
+            let (decision, wake_at) = self.plan_config(id, &shares);
+            let wake_at = wake_at.or_else(|| self.may_help_at(id, shares.uncovered));
             self.decided(id, decision, wake_at);
         }
         self.forget_empty_configs();
@@ -34,30 +37,38 @@ impl State {
         self.list_directories();
     }
 
-    /// When a config that backs off, and has nothing to do for itself, could take over some of those who wait for others.
-    fn may_help_at(&self, id: ConfigId) -> Option<Timestamp> {
+    /// When a config that backs off, and has nothing to do for itself, could take over some of those who wait for others, or
+    /// of the sessions that others promise and cannot make.
+    fn may_help_at(&self, id: ConfigId, uncovered: bool) -> Option<Timestamp> {
         let (_, until, _) = self.failing(&self.configs[&id])?;
-        (until > self.now && !self.queue.is_empty()).then_some(until)
+        (until > self.now && (uncovered || !self.queue.is_empty())).then_some(until)
     }
 
     fn decided(&mut self, id: ConfigId, decision: Decision, wake_at: Option<Timestamp>) {
+        let fallback = self.fallback_of(id);
         let Some(config) = self.configs.get_mut(&id) else { return };
         config.wake_at = wake_at;
         // The first plan of a config that does nothing is news to nobody.
-        if config.decision == decision {
+        if config.decision == decision && config.fallback == fallback {
             return;
         }
         config.decision = decision.clone();
+        config.fallback.clone_from(&fallback);
         config.decided_at = self.now;
         let name = config.spec().name.clone();
-        self.event(What::Decided { config: name, decision });
+        self.event(What::Decided { config: name, decision, fallback });
     }
 
-    fn plan_config(&mut self, id: ConfigId, share: u32) -> (Decision, Option<Timestamp>) {
+    fn plan_config(&mut self, id: ConfigId, shares: &Shares) -> (Decision, Option<Timestamp>) {
+        let kept = self.kept_for_others(id).saturating_add(shares.queue.get(&id).copied().unwrap_or(0));
         let Some(config) = self.configs.get_mut(&id) else { return (Decision::Empty, None) };
         let tally = config.tally;
         let on = config.is_on();
-        let target = if on { config.spec().minimum_available_sessions.saturating_add(share) } else { 0 };
+        let minimum = config.spec().minimum_available_sessions;
+        // What it keeps for others until they have their own is not given up, but it is not made anew either.
+        let there = tally.free.saturating_add(tally.coming);
+        let wanted = minimum.saturating_add(shares.of(id)).max(minimum.saturating_add(kept).min(there));
+        let target = if on { wanted } else { 0 };
         config.target = target;
         if !on {
             self.set_surplus(id, None);
@@ -85,7 +96,7 @@ impl State {
             self.make_server(id);
         }
         let wake_at = match &held_back {
-            Some(Waiting::BackingOff { until, .. }) => Some(*until),
+            Some(Waiting::BackingOff { until, .. } | Waiting::BreakerOpen { until, .. }) => Some(*until),
             _ => None,
         };
         let decision = match (now_made, held_back) {
@@ -111,7 +122,7 @@ impl State {
         }
     }
 
-    fn limits(&self, config: &Config) -> Limits {
+    pub(crate) fn limits(&self, config: &Config) -> Limits {
         let spec = config.spec();
         let phases = &config.tally.phases;
         let provider = self.providers.get(&spec.provider).and_then(|provider| provider.capabilities.as_ref());
@@ -119,6 +130,14 @@ impl State {
         let backing_off = failing.filter(|(_, until, _)| *until > self.now);
         let stop = match (provider, backing_off) {
             (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
+            (Some(_), Some((BackoffKind::Boot, until, failures))) => {
+                let (failed, of) = match config.memory.fates.failed_of() {
+                    // Rows of the time before breakers know only how many tries failed.
+                    (0, _) => (failures, failures),
+                    known => known,
+                };
+                Some(Waiting::BreakerOpen { failed, of, until })
+            }
             (Some(_), Some((kind, until, failures))) => Some(Waiting::BackingOff { until, kind, failures }),
             _ if let Some(directory) = self.directory_missing(spec) => Some(Waiting::DirectoryMissing { directory }),
             _ if self.names_left(config) == 0 => {
@@ -149,7 +168,7 @@ impl State {
     }
 
     /// The failure a config backs off from the longest.
-    fn failing(&self, config: &Config) -> Option<(BackoffKind, Timestamp, u32)> {
+    pub(crate) fn failing(&self, config: &Config) -> Option<(BackoffKind, Timestamp, u32)> {
         let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
         let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
         let directory =
@@ -213,6 +232,10 @@ impl State {
             None => Surplus { since: self.now, least: too_many },
         };
         let until = lasting.since + spec.downscale_backoff;
+        if let Some(loss) = config.memory.loss.clone().filter(MassLoss::holds) {
+            self.set_surplus(id, Some(lasting));
+            return (Decision::SurplusFrozen { servers: too_many, supply, loss }, None);
+        }
         let observed = self.providers.get(&spec.provider).is_some_and(|provider| provider.observed);
         if self.now < until || !observed {
             self.set_surplus(id, Some(lasting));
@@ -247,8 +270,8 @@ impl State {
     // --- the queue ---
 
     /// Which config makes sessions for those who wait. First those that are coming anyway are shared out, so that nothing is
-    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can. Zones take turns at
-    /// each of these, or else one would be given what another is already counting on, and the next plan would be another one.
+    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can, the lowest
+    /// `priority` first. Zones take turns at each of these, or else one would be given what another is already counting on, and the next plan would be another one.
     /// Those whom nobody can serve now count for the first config, which then says why it does not.
     fn queue_shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares = BTreeMap::new();
@@ -271,15 +294,6 @@ impl State {
         shares
     }
 
-    /// The configs that are on, those of this zone first, each with whether it is of another one.
-    fn by_nearness(&self, zone: Option<&ZoneName>) -> Vec<(bool, ConfigId)> {
-        let far = |config: &Config| zone.is_some_and(|zone| config.spec().zone != *zone);
-        let mut order: Vec<(bool, ConfigId)> =
-            self.configs.values().filter(|config| config.is_on()).map(|config| (far(config), config.id)).collect();
-        order.sort_unstable();
-        order
-    }
-
     /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already: with what
     /// is coming, or with what it may make as well.
     fn room_for(&self, id: ConfigId, taken: u32, waiting: u32, may_grow: bool) -> u32 {
@@ -293,7 +307,9 @@ impl State {
             growth = growth.min(1_u32.saturating_sub(tried));
         }
         let minimum = spec.minimum_available_sessions.saturating_add(taken);
-        queue_share(waiting, minimum, config.tally.free, config.tally.coming, growth, spec.max_sessions_per_server)
+        // A provider that does not answer keeps nobody waiting whom another one could serve.
+        let firm = config.tally.coming.saturating_sub(config.tally.doubtful);
+        queue_share(waiting, minimum, config.tally.free, firm, growth, spec.max_sessions_per_server)
     }
 
     // --- the rest ---

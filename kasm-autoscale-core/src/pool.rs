@@ -297,6 +297,9 @@ impl State {
             supply: Supply { free: config.tally.free, coming: config.tally.coming, target: config.target },
             decision: config.decision.clone(),
             decided_at: config.decided_at,
+            fallback: config.fallback.clone(),
+            loss: config.memory.loss.clone(),
+            kept: config.tally.kept,
             backoffs: create
                 .into_iter()
                 .chain(directory)

@@ -12,6 +12,7 @@ use crate::backoff::Backoff;
 use crate::config::NamePattern;
 use crate::id::{ConfigName, DirectoryName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
 use crate::ports::{ComputerRef, DirectoryErrorKind, ErrorKind, MachineRef};
+use crate::row::MassLoss;
 use crate::server::PhaseKind;
 use crate::session::EndReason;
 use crate::time::{Span, Timestamp};
@@ -23,7 +24,7 @@ pub struct Supply {
     pub free: u32,
     /// Sessions that servers which are being made will bring.
     pub coming: u32,
-    /// How many are to be free: the config's minimum, and its share of the requests that wait.
+    /// How many are to be free: the config's minimum, its share of the requests that wait, and what it covers for others.
     pub target: u32,
 }
 
@@ -76,6 +77,15 @@ pub enum Decision {
         /// Until when.
         until: Timestamp,
     },
+    /// There are servers too many; none is given up while the listings miss so many machines that nobody believes them.
+    SurplusFrozen {
+        /// How many servers too many.
+        servers: u32,
+        /// The numbers.
+        supply: Supply,
+        /// What is missing.
+        loss: MassLoss,
+    },
     /// Servers are drained.
     Drain {
         /// How many now.
@@ -106,6 +116,9 @@ impl fmt::Display for Decision {
             }
             Self::SurplusHeld { servers, supply, until } => {
                 write!(f, "{servers} servers too many: {supply}; kept until {until}")
+            }
+            Self::SurplusFrozen { servers, supply, loss } => {
+                write!(f, "{servers} servers too many: {supply}; kept: {loss}")
             }
             Self::Drain { servers, supply } => write!(f, "drain {servers} servers: {supply}"),
             Self::Emptying { servers } => write!(f, "disabled: {servers} servers left"),
@@ -141,6 +154,15 @@ pub enum Waiting {
         /// How often in a row.
         failures: u32,
     },
+    /// Too many of the last servers did not become ready.
+    BreakerOpen {
+        /// How many failed.
+        failed: u32,
+        /// Of how many.
+        of: u32,
+        /// Until when. Then one is tried.
+        until: Timestamp,
+    },
     /// After failures one server is tried alone.
     Trying {
         /// How the last tries failed.
@@ -173,6 +195,9 @@ impl fmt::Display for Waiting {
             Self::BackingOff { until, kind, failures } => {
                 write!(f, "backing off until {until} after {failures} failures: {kind}")
             }
+            Self::BreakerOpen { failed, of, until } => {
+                write!(f, "breaker open until {until}: {failed} of the last {of} servers did not become ready")
+            }
             Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
             Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
             Self::DirectoryMissing { directory } => write!(f, "there is no directory {directory:?}"),
@@ -182,6 +207,35 @@ impl fmt::Display for Waiting {
                     "server_name_pattern {pattern} has no name left; give it less text around {{number}}, or {{random}}"
                 )
             }
+        }
+    }
+}
+
+/// How a config and another one stand in for each other when one cannot make what it promises.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "fallback", rename_all = "snake_case")]
+pub enum Fallback {
+    /// It keeps sessions free that another config promises and cannot make. Its own target is higher by so many.
+    CoveringFor {
+        /// The other config.
+        config: ConfigName,
+        /// How many.
+        sessions: u32,
+    },
+    /// Another config keeps sessions free that this one promises and cannot make.
+    CoveredBy {
+        /// The other config.
+        config: ConfigName,
+        /// How many.
+        sessions: u32,
+    },
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CoveringFor { config, sessions } => write!(f, "{sessions} of them for {config}"),
+            Self::CoveredBy { config, sessions } => write!(f, "{config} covers {sessions}"),
         }
     }
 }
@@ -245,6 +299,36 @@ pub enum What {
         /// What, with the numbers.
         #[serde(flatten)]
         decision: Decision,
+        /// Who stands in for whom.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fallback: Vec<Fallback>,
+    },
+    /// A listing misses so many machines of a config at once that nobody believes it: nothing counts as lost and nothing is
+    /// deleted, until they are seen again or an operator says that they are lost.
+    MassLoss {
+        /// The config.
+        config: ConfigName,
+        /// What is missing.
+        loss: MassLoss,
+    },
+    /// An operator says that the missing machines are lost.
+    LossAcknowledged {
+        /// The config.
+        config: ConfigName,
+    },
+    /// Listings show no implausible loss any more.
+    MassLossOver {
+        /// The config.
+        config: ConfigName,
+    },
+    /// The machine of a server that failed to become ready is kept for diagnosis.
+    Kept {
+        /// The server.
+        server: ServerId,
+        /// Its config.
+        config: ConfigName,
+        /// Until when.
+        until: Timestamp,
     },
     /// A server entered a phase of its life.
     Server {
@@ -342,7 +426,16 @@ impl fmt::Display for What {
             Self::ConfigSet { config, generation } => write!(f, "config {config} set, edition {generation}"),
             Self::ConfigRemoved { config } => write!(f, "config {config} removed, its servers go"),
             Self::ConfigGone { config } => write!(f, "config {config} gone"),
-            Self::Decided { config, decision } => write!(f, "{config}: {decision}"),
+            Self::Decided { config, decision, fallback } => {
+                write!(f, "{config}: {decision}")?;
+                fallback.iter().try_for_each(|fallback| write!(f, "; {fallback}"))
+            }
+            Self::MassLoss { config, loss } => write!(f, "ALARM: {config}: {loss}"),
+            Self::LossAcknowledged { config } => {
+                write!(f, "{config}: an operator says that the missing machines are lost")
+            }
+            Self::MassLossOver { config } => write!(f, "{config}: no implausible loss any more"),
+            Self::Kept { server, config, until } => write!(f, "{server} ({config}) kept for diagnosis until {until}"),
             Self::Server { server, config, phase, why: None } => write!(f, "{server} ({config}) {phase}"),
             Self::Server { server, config, phase, why: Some(why) } => write!(f, "{server} ({config}) {phase}: {why}"),
             Self::CallFailed { provider, verb, server: None, error } => write!(f, "{provider}: {verb} failed: {error}"),
@@ -419,8 +512,17 @@ pub struct ConfigReport {
     pub decision: Decision,
     /// When it came to that decision.
     pub decided_at: Timestamp,
+    /// Who stands in for whom.
+    #[serde(default)]
+    pub fallback: Vec<Fallback>,
     /// What it backs off from.
     pub backoffs: Vec<BackoffReport>,
+    /// Machines that its listings miss, too many at once to be believed: nothing is deleted meanwhile.
+    #[serde(default)]
+    pub loss: Option<MassLoss>,
+    /// Failed servers whose machines are kept for diagnosis.
+    #[serde(default)]
+    pub kept: u32,
     /// Servers born with an earlier edition of the config. They stay as they are.
     pub out_of_date: Vec<ServerId>,
     /// Servers whose computer objects could not be removed so far. They count until they are.

@@ -6,10 +6,10 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Fates};
 use crate::command::Command;
 use crate::config::{ConfigSpec, PoolSpec};
-use crate::id::{ConfigId, ServerId, SessionId};
+use crate::id::{ConfigId, ProviderName, ServerId, SessionId};
 use crate::input::{Answer, Ticket};
 use crate::ports::{DirectoryErrorKind, ErrorKind};
 use crate::report::Event;
@@ -23,6 +23,7 @@ use crate::time::Timestamp;
 pub const ROW_FORMAT: u32 = 2;
 
 /// One row of a pool. All rows together are its state.
+#[expect(clippy::large_enum_variant, reason = "a row is on its way to a store or from it; no pool is made of them")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {
@@ -119,10 +120,57 @@ pub struct MemoryRow {
     /// Making computer objects fails, in this way.
     #[serde(default)]
     pub directory: Option<(DirectoryErrorKind, Backoff)>,
-    /// Servers do not become ready.
+    /// Servers do not become ready: the breaker is open.
     pub boot: Option<Backoff>,
+    /// How the last servers fared, for the breaker.
+    #[serde(default)]
+    pub fates: Fates,
+    /// A listing missed so many machines that nothing is deleted.
+    #[serde(default)]
+    pub loss: Option<MassLoss>,
     /// There are servers too many.
     pub surplus: Option<Surplus>,
+}
+
+impl fmt::Display for MassLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} does not show {} of {} machines", self.provider, self.missing, self.of)?;
+        f.write_str(if self.acknowledged {
+            "; an operator says that they are lost"
+        } else {
+            "; nothing is deleted until they are seen again or an operator says that they are lost"
+        })
+    }
+}
+
+impl MassLoss {
+    /// Whether it holds deletions back.
+    pub const fn holds(&self) -> bool {
+        !self.acknowledged
+    }
+}
+
+impl MemoryRow {
+    /// Of a config that remembers nothing.
+    pub fn new(config: ConfigId) -> Self {
+        Self { config, create: None, directory: None, boot: None, fates: Fates::default(), loss: None, surplus: None }
+    }
+}
+
+/// A loss that is too large to be believed. As long as it stands, nothing of its config is counted as lost, and nothing is
+/// deleted that nobody asked for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MassLoss {
+    /// Whose listings miss them.
+    pub provider: ProviderName,
+    /// Since when.
+    pub since: Timestamp,
+    /// How many machines the last complete listing missed.
+    pub missing: u32,
+    /// Of how many.
+    pub of: u32,
+    /// Whether an operator has said that they are lost indeed.
+    pub acknowledged: bool,
 }
 
 /// A surplus, and how much of it has lasted.

@@ -15,7 +15,8 @@
 //! Each phase owns its data; a failure leads forward to `Deleting` and `Unenrolling`, never back. The one way back is from
 //! `Draining` to `Ready`, while nothing has been deleted. A server leaves `Creating` for good without `Deleting` only when it
 //! is certain that no machine was made, and `Enrolling` without `Unenrolling` only when it is certain that no computer object
-//! was. `tests/lifecycle.rs` holds this picture as a table against the code.
+//! was. A machine that is kept for diagnosis is `Deleting` as well, with the end of its time as its next step.
+//! `tests/lifecycle.rs` holds this picture as a table against the code.
 
 use alloc::string::String;
 use core::fmt;
@@ -205,6 +206,11 @@ pub enum DeleteCall {
     },
     /// The machine is known; the request to delete it is to be sent.
     Send,
+    /// The machine is kept, so that somebody can find out why its server failed. Then it is deleted like any other.
+    Kept {
+        /// Until when.
+        until: Timestamp,
+    },
     /// The request was accepted; the machine is watched until it is gone.
     Confirm {
         /// When it was accepted.
@@ -308,6 +314,15 @@ pub enum DeleteReason {
     MachineStopped,
     /// Its machine is no longer there.
     MachineLost,
+}
+
+impl DeleteReason {
+    /// Whether somebody asked for it: an operator did, or whoever disabled or removed the config.
+    pub const fn is_asked(&self) -> bool {
+        let of_drain =
+            matches!(self, Self::Drained(DrainReason::Disabled | DrainReason::Removed | DrainReason::Operator));
+        of_drain || matches!(self, Self::NotWanted | Self::Operator)
+    }
 }
 
 impl fmt::Display for DeleteReason {

@@ -15,7 +15,7 @@ use crate::id::{CommandId, ConfigId, DirectoryName, ProviderName, ServerId, Serv
 use crate::input::{Answer, Ticket};
 use crate::placement::{PlacementIndex, SlotSet};
 use crate::ports::{Capabilities, ComputerRef, DirectoryFacts, MachineRef};
-use crate::report::{Decision, Event, PhaseCounts, What};
+use crate::report::{Decision, Event, Fallback, PhaseCounts, What};
 use crate::row::{MemoryRow, PoolRow, RowKey};
 use crate::server::{Busy, CreateCall, DeleteCall, Phase, PhaseKind, Server};
 use crate::session::{Session, SessionState};
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
     pub(crate) in_flight: BTreeMap<CommandId, InFlight>,
     pub(crate) next_command: u64,
+    /// How many sessions each config keeps for each other one, as the last plan left it: who keeps them, and for whom.
+    pub(crate) covers: BTreeMap<(ConfigId, ConfigId), u32>,
     pub(crate) journal: Journal,
 }
 
@@ -152,8 +154,10 @@ pub(crate) struct Config {
     pub(crate) undoable: BTreeSet<ServerId>,
     pub(crate) orphans: u32,
     pub(crate) decision: Decision,
+    /// For whom it keeps sessions besides its own, and who keeps some for it.
+    pub(crate) fallback: Vec<Fallback>,
     pub(crate) decided_at: Timestamp,
-    /// How many sessions the last plan wanted free: the minimum, and the share of those who wait.
+    /// How many sessions the last plan wanted free: the minimum, the share of those who wait, and what it covers for others.
     pub(crate) target: u32,
     /// When time alone will change its plan.
     pub(crate) wake_at: Option<Timestamp>,
@@ -175,11 +179,21 @@ pub(crate) struct Tally {
     pub(crate) unused: u32,
     /// Servers whose machines are expected to change soon.
     pub(crate) watched: u32,
+    /// Failed servers whose machines are kept for diagnosis.
+    pub(crate) kept: u32,
+    /// How much of what is coming nobody can vouch for: creates without an answer whose look-ups fail as well, and requests to
+    /// a directory that fail again and again.
+    pub(crate) doubtful: u32,
 }
 
 impl Tally {
     pub(crate) const fn live(&self) -> u32 {
         self.phases.live()
+    }
+
+    /// The sessions that others may count on: those that are free, and those that are coming without a doubt.
+    pub(crate) const fn firm(&self) -> u32 {
+        self.free.saturating_add(self.coming.saturating_sub(self.doubtful))
     }
 
     /// What one server adds.
@@ -188,14 +202,16 @@ impl Tally {
         let used = server.used(spec.reusable);
         let mut tally = Self { sessions: server.sessions, ..Self::default() };
         match &server.phase {
-            Phase::Enrolling { .. } => {
+            Phase::Enrolling { tries, .. } => {
                 tally.phases.enrolling = 1;
                 tally.coming = size;
+                tally.doubtful = if *tries > 1 { size } else { 0 };
             }
             Phase::Creating { call, .. } => {
                 tally.phases.creating = 1;
                 tally.coming = size;
                 tally.watched = u32::from(!matches!(call, CreateCall::Intended));
+                tally.doubtful = if matches!(call, CreateCall::Unsure { tries: 1.., .. }) { size } else { 0 };
             }
             Phase::Starting { .. } => {
                 tally.phases.starting = 1;
@@ -213,6 +229,7 @@ impl Tally {
             Phase::Deleting { call, .. } => {
                 tally.phases.deleting = 1;
                 tally.watched = u32::from(matches!(call, DeleteCall::Confirm { .. }));
+                tally.kept = u32::from(matches!(call, DeleteCall::Kept { .. }));
             }
             Phase::Unenrolling { .. } => tally.phases.unenrolling = 1,
         }
@@ -233,6 +250,8 @@ impl Tally {
             (&mut self.coming, other.coming),
             (&mut self.unused, other.unused),
             (&mut self.watched, other.watched),
+            (&mut self.kept, other.kept),
+            (&mut self.doubtful, other.doubtful),
         ] {
             *mine = apply(*mine, theirs);
         }
@@ -254,12 +273,13 @@ impl Config {
             current: 0,
             removed: false,
             editions: BTreeMap::new(),
-            memory: MemoryRow { config: id, create: None, directory: None, boot: None, surplus: None },
+            memory: MemoryRow::new(id),
             tally: Tally::default(),
             index: PlacementIndex::new(),
             undoable: BTreeSet::new(),
             orphans: 0,
             decision: Decision::Empty,
+            fallback: Vec::new(),
             decided_at: Timestamp::default(),
             target: 0,
             wake_at: None,
@@ -328,6 +348,7 @@ impl State {
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             next_command: 1,
+            covers: BTreeMap::new(),
             journal: Journal::default(),
         }
     }

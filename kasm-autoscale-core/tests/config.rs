@@ -96,6 +96,15 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
             json!("soon"),
             "given \"soon\"; a duration from \"1s\" to \"1d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
         ),
+        ("priority", json!(1001), "given 1001; a whole number from 0 to 1000".into()),
+        ("breaker_failures", json!(0), "given 0; a whole number from 1 to 64".into()),
+        ("breaker_window", json!(65), "given 65; a whole number from 1 to 64".into()),
+        (
+            "keep_failed_for",
+            json!("8d"),
+            "given \"8d\"; a duration from \"0s\" to \"7d\", as in \"90s\" or \"1h30m\", or whole seconds".into(),
+        ),
+        ("keep_failed_max", json!(-1), "given -1; a whole number from 0 to 1000".into()),
         ("machine", json!([1]), "given [1]; an object (a table in TOML)".into()),
         ("startup_script", json!(script), "given 262145 bytes; at most 262144 bytes".into()),
         ("startup_script", json!(5), "given 5; a text in quotes".into()),
@@ -115,7 +124,24 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
     }
     // Every field that is read has a mistake in the table above: these are all of them.
     let fields = config(json!({ "name": "a", "provider": "b" })).unwrap().to_json();
-    assert_eq!(fields.as_object().unwrap().len(), 24);
+    assert_eq!(fields.as_object().unwrap().len(), 29);
+}
+
+#[test]
+fn a_breaker_looks_at_as_many_servers_as_it_needs() {
+    let breaker = |mut fields: Value| {
+        fields["name"] = json!("aws");
+        fields["provider"] = json!("aws");
+        let spec = config(fields).map_err(|problems| problems[0].to_string())?;
+        Ok::<_, String>((spec.breaker_failures, spec.breaker_window))
+    };
+    assert_eq!(breaker(json!({})), Ok((5, 10)));
+    assert_eq!(breaker(json!({ "breaker_failures": 20 })), Ok((20, 20)));
+    assert_eq!(breaker(json!({ "breaker_window": 3 })), Ok((3, 3)));
+    assert_eq!(breaker(json!({ "breaker_failures": 64, "breaker_window": 64 })), Ok((64, 64)));
+    let refused =
+        "breaker_failures: given 6; at most breaker_window, which is 5: no more than that are looked at".to_owned();
+    assert_eq!(breaker(json!({ "breaker_failures": 6, "breaker_window": 5 })), Err(refused));
 }
 
 #[test]

@@ -220,6 +220,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(configs::show_config, configs::change_config, configs::delete_config))
         .routes(routes!(configs::enable_config))
         .routes(routes!(configs::disable_config))
+        .routes(routes!(configs::acknowledge_loss))
         .routes(routes!(servers::list_servers))
         .routes(routes!(servers::show_server, servers::delete_server))
         .routes(routes!(servers::drain_server))

@@ -132,9 +132,10 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 }
 
 /// How many calls of a pool may be under way at once, so that a burst of commands neither floods a provider nor this machine.
+/// Each provider and each directory has places of its own: one that hangs keeps nobody waiting but itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CallLimits {
-    /// Calls to providers.
+    /// Calls to each provider.
     pub calls: u32,
     /// Calls to each directory.
     pub directory_calls: u32,
@@ -150,29 +151,37 @@ impl Default for CallLimits {
     }
 }
 
+/// Whom a call is for.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Whom {
+    Provider(ProviderName),
+    Directory(DirectoryName),
+}
+
 struct Turns {
-    calls: Semaphore,
-    probes: Semaphore,
-    /// One for each directory, so that one which is slow does not hold up what others are asked.
-    directories: Mutex<BTreeMap<DirectoryName, Arc<Semaphore>>>,
-    directory_calls: usize,
+    limits: CallLimits,
+    /// By whom they are for; made at the first call.
+    calls: Mutex<BTreeMap<Whom, Arc<Semaphore>>>,
+    probes: Arc<Semaphore>,
 }
 
 impl Turns {
     fn new(limits: CallLimits) -> Self {
-        let places = |count| Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS));
-        Self {
-            calls: places(limits.calls),
-            probes: places(limits.probes),
-            directories: Mutex::default(),
-            directory_calls: usize::try_from(limits.directory_calls).unwrap_or(Semaphore::MAX_PERMITS),
-        }
+        Self { limits, calls: Mutex::default(), probes: Self::places(limits.probes) }
     }
 
-    fn of_directory(&self, name: &DirectoryName) -> Arc<Semaphore> {
-        // A panic while the lock is held leaves the map whole: it is changed in one call.
-        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        directories.entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.directory_calls))).clone()
+    fn places(count: u32) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS)))
+    }
+
+    /// Where this action waits for its turn.
+    fn of(&self, action: &Action) -> Arc<Semaphore> {
+        let provider = action.provider().cloned().map(|name| (Whom::Provider(name), self.limits.calls));
+        let directory = action.directory().cloned().map(|name| (Whom::Directory(name), self.limits.directory_calls));
+        let Some((whom, count)) = provider.or(directory) else { return self.probes.clone() };
+        // A panic while the lock is held leaves the map whole: it is only added to.
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.entry(whom).or_insert_with(|| Self::places(count)).clone()
     }
 }
 
@@ -351,12 +360,7 @@ impl Driver {
 
 /// Carries a command out within its time, once it is its turn.
 async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) -> Outcome {
-    let directory = command.action.directory().map(|name| turns.of_directory(name));
-    let turn = match (&directory, &command.action) {
-        (Some(directory), _) => directory,
-        (None, Action::Probe { .. }) => &turns.probes,
-        (None, _) => &turns.calls,
-    };
+    let turn = turns.of(&command.action);
     let Ok(Ok(_turn)) = tokio::time::timeout(command.timeout, turn.acquire()).await else {
         return not_sent(&command.action);
     };

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use kasm_autoscale_core::report::Report;
+use kasm_autoscale_core::report::{BackoffKind, ConfigReport, Fallback, Report};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfPool {
@@ -29,6 +29,13 @@ struct OfPhase {
     pool: String,
     config: String,
     phase: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfKind {
+    pool: String,
+    config: String,
+    kind: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -56,6 +63,10 @@ pub struct Metrics {
     target: Gauges<OfConfig>,
     sessions: Gauges<OfConfig>,
     servers: Gauges<OfPhase>,
+    covered: Gauges<OfConfig>,
+    kept: Gauges<OfConfig>,
+    missing: Gauges<OfConfig>,
+    failures: Gauges<OfKind>,
     waiting: Gauges<OfPool>,
     orphans: Gauges<OfPool>,
     calls: Family<OfCall, Counter>,
@@ -83,6 +94,10 @@ impl Default for Metrics {
             target: Family::default(),
             sessions: Family::default(),
             servers: Family::default(),
+            covered: Family::default(),
+            kept: Family::default(),
+            missing: Family::default(),
+            failures: Family::default(),
             waiting: Family::default(),
             orphans: Family::default(),
             calls: Family::default(),
@@ -108,6 +123,22 @@ impl Metrics {
         registry.register("target_sessions", "Sessions that are to be free", self.target.clone());
         registry.register("sessions", "Active sessions", self.sessions.clone());
         registry.register("servers", "Servers by phase", self.servers.clone());
+        registry.register(
+            "covered_sessions",
+            "Sessions that other configs keep free because this one cannot",
+            self.covered.clone(),
+        );
+        registry.register("kept_servers", "Failed servers whose machines are kept for diagnosis", self.kept.clone());
+        registry.register(
+            "missing_machines",
+            "Machines missing from listings, too many to be believed: nothing is deleted until an operator looks; alarm above 0",
+            self.missing.clone(),
+        );
+        registry.register(
+            "backoff_failures",
+            "Failures in a row that a config backs off from; kind boot: its breaker is open",
+            self.failures.clone(),
+        );
         registry.register("waiting_requests", "Session requests that wait", self.waiting.clone());
         registry.register("orphans", "Machines with our mark that no row knows", self.orphans.clone());
         registry.register("calls", "Calls to providers and probes, by outcome", self.calls.clone());
@@ -170,6 +201,10 @@ impl Metrics {
         self.target.clear();
         self.sessions.clear();
         self.servers.clear();
+        self.covered.clear();
+        self.kept.clear();
+        self.missing.clear();
+        self.failures.clear();
         self.waiting.clear();
         self.orphans.clear();
         for report in reports {
@@ -184,6 +219,7 @@ impl Metrics {
                 self.coming.get_or_create(&label).set(config.supply.coming.into());
                 self.target.get_or_create(&label).set(config.supply.target.into());
                 self.sessions.get_or_create(&label).set(config.sessions.into());
+                self.show_failures(config, &label);
                 let phases = &config.servers;
                 for (phase, count) in [
                     ("enrolling", phases.enrolling),
@@ -199,6 +235,27 @@ impl Metrics {
                         .set(count.into());
                 }
             }
+        }
+    }
+
+    /// What keeps a config from keeping its promise, and who helps.
+    fn show_failures(&self, config: &ConfigReport, label: &OfConfig) {
+        let covered = config.fallback.iter().map(|fallback| match fallback {
+            Fallback::CoveredBy { sessions, .. } => i64::from(*sessions),
+            Fallback::CoveringFor { .. } => 0,
+        });
+        self.covered.get_or_create(label).set(covered.sum());
+        self.kept.get_or_create(label).set(config.kept.into());
+        let unconfirmed = config.loss.as_ref().filter(|loss| loss.holds());
+        self.missing.get_or_create(label).set(unconfirmed.map_or(0, |loss| loss.missing.into()));
+        for known in &config.backoffs {
+            let kind = match known.kind {
+                BackoffKind::Provider(kind) => kind.as_str().to_owned(),
+                BackoffKind::Directory(kind) => format!("directory_{}", kind.as_str()),
+                BackoffKind::Boot => "boot".to_owned(),
+            };
+            let label = OfKind { pool: label.pool.clone(), config: label.config.clone(), kind };
+            self.failures.get_or_create(&label).set(known.backoff.failures.into());
         }
     }
 }

@@ -52,7 +52,7 @@ impl Fleet {
         let mut rows = Vec::new();
         rows.push(Row::Pool(pool));
         rows.push(Row::Config(ConfigRow { id: config, generation: 1, removed: false, spec: self.config() }));
-        rows.push(Row::Memory(MemoryRow { config, create: None, directory: None, boot: None, surplus: None }));
+        rows.push(Row::Memory(MemoryRow::new(config)));
         rows.extend((0..self.servers).map(|slot| Row::Server(self.server(slot, config))));
         let sessions = self.sessions.min(u64::from(self.servers) * u64::from(self.per_server));
         rows.extend((0..sessions).map(|index| Row::Session(self.session(index))));

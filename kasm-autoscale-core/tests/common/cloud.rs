@@ -245,6 +245,16 @@ impl Cloud {
         Ok(Progress::Pending { machine: None, op: None })
     }
 
+    /// All machines of the config that has the most of them are gone at once.
+    pub fn catastrophe(&mut self) {
+        let mut counts: BTreeMap<ConfigId, usize> = BTreeMap::new();
+        for vm in self.machines.values() {
+            *counts.entry(vm.config).or_default() += 1;
+        }
+        let struck = counts.into_iter().max_by_key(|(_, count)| *count).map(|(config, _)| config);
+        self.machines.retain(|_, vm| Some(vm.config) != struck);
+    }
+
     /// Something happens to a machine that nobody asked for.
     pub fn mishap(&mut self, dice: &mut Dice) {
         let all: Vec<MachineRef> = self.machines.keys().cloned().collect();

@@ -185,6 +185,7 @@ impl Story {
             }],
             "drain" => vec![Fact::DrainAsked(server())],
             "undrain" => vec![Fact::UndrainAsked(server())],
+            "acknowledge" => vec![Fact::LossAcknowledged(words[0].parse().unwrap())],
             "delete" => vec![Fact::DeleteAsked { server: server(), force: words.contains(&"force") }],
             "created" => of("create", Outcome::Progress(Ok(Progress::Done { machine: made(words[1]) }))),
             "accepted" if words[1].starts_with("op-") => of(
@@ -515,6 +516,11 @@ impl Story {
         lines.extend(report.orphan_computers.iter().map(|computer| format!("unknown computer object {computer}")));
         for config in report.configs {
             lines.push(without_epoch(&format!("{}: {}", config.config, config.decision)));
+            lines.extend(config.fallback.iter().map(|fallback| format!("  {fallback}")));
+            lines.extend(config.loss.iter().map(|loss| format!("  {loss}")));
+            if config.kept > 0 {
+                lines.push(format!("  {} kept for diagnosis", config.kept));
+            }
             for known in config.backoffs {
                 let until = self.clock(known.backoff.until);
                 lines.push(format!("  {} failures, next try at {until}: {}", known.backoff.failures, known.kind));

@@ -52,6 +52,10 @@ fn domain_join(object: &mut Value, words: &[&str]) {
 
 pub fn config(words: &[&str]) -> ConfigSpec {
     let number = |name, default: u32| option(words, name).map_or(default, |text| text.parse().unwrap());
+    let (failures, window) = option(words, "breaker").map_or((5, 10), |text| {
+        let (failures, window) = text.split_once('/').unwrap();
+        (failures.parse::<u32>().unwrap(), window.parse::<u32>().unwrap())
+    });
     let mut object = json!({
         "name": words[0],
         "provider": option(words, "provider").unwrap_or("aws"),
@@ -64,6 +68,12 @@ pub fn config(words: &[&str]) -> ConfigSpec {
         "require_checkin": words.contains(&"checkin"),
         "downscale_backoff": option(words, "backoff").unwrap_or("10m"),
         "boot_deadline": option(words, "boot").unwrap_or("15m"),
+        "priority": number("priority", 100),
+        "breaker_failures": failures,
+        "breaker_window": window,
+        "keep_failed_for": option(words, "keep").unwrap_or("0s"),
+        "keep_failed_max": number("keep_max", 1),
+        "machine": { "size": option(words, "size") },
         "server_name_pattern": option(words, "names"),
     });
     domain_join(&mut object, words);

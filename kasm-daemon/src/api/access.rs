@@ -60,6 +60,7 @@ pub const ROUTES: &[Route] = &[
     route("DELETE", "/v1/pools/{pool}/configs/{config}", CHANGE),
     route("POST", "/v1/pools/{pool}/configs/{config}/enable", CHANGE),
     route("POST", "/v1/pools/{pool}/configs/{config}/disable", CHANGE),
+    route("POST", "/v1/pools/{pool}/configs/{config}/acknowledge-loss", CHANGE),
     route("GET", "/v1/pools/{pool}/servers", READ),
     route("GET", "/v1/pools/{pool}/servers/{server}", READ),
     route("DELETE", "/v1/pools/{pool}/servers/{server}", CHANGE),

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::id::ConfigName;
+use kasm_autoscale_core::input::Fact;
 use kasm_autoscale_core::pool::Pool;
 use serde::Serialize;
 use serde_json::Value;
@@ -71,6 +72,24 @@ pub struct ConfigBody {
     /// How long a server may take until it is ready, before it is deleted: `1s` to `1d`.
     #[schema(required = false, default = "15m")]
     pub boot_deadline: String,
+    /// Which config makes servers first where several could, the lowest number first: for requests that wait, and for a config
+    /// that cannot make what it promises. 0 to 1,000. Where users are placed does not depend on it.
+    #[schema(required = false, default = 100, maximum = 1000)]
+    pub priority: u32,
+    /// How many of the last `breaker_window` servers must have failed to become ready before no more are made, and then one at
+    /// a time until one becomes ready: 1 to 64.
+    #[schema(required = false, default = 5, minimum = 1, maximum = 64)]
+    pub breaker_failures: u32,
+    /// How many of the last servers are looked at for that: 1 to 64, at least `breaker_failures`.
+    #[schema(required = false, default = 10, minimum = 1, maximum = 64)]
+    pub breaker_window: u32,
+    /// How long the machine of a server that failed to become ready is kept for diagnosis: `0s` to `7d`. It counts against
+    /// `max_servers`.
+    #[schema(required = false, default = "0s")]
+    pub keep_failed_for: String,
+    /// How many such machines are kept at once: 0 to 1,000.
+    #[schema(required = false, default = 1, maximum = 1000)]
+    pub keep_failed_max: u32,
     /// Who makes the machines: the name of a provider of the host.
     pub provider: String,
     /// The provider's own settings for them.
@@ -292,6 +311,36 @@ pub(super) async fn disable_config(
     Path((pool, config)): Path<(String, String)>,
 ) -> Result<Json<ConfigView>, ApiError> {
     switch(&app, &pool, &config, false).await
+}
+
+/// Confirm that machines are lost
+///
+/// A listing that misses most of a config's machines at once is not believed: nothing counts as lost, and nothing is deleted,
+/// until they are seen again. Whoever knows that they are gone says so here. What the last listing missed then counts as lost:
+/// its sessions end, and other servers are made.
+#[utoipa::path(post, path = "/v1/pools/{pool}/configs/{config}/acknowledge-loss", tag = "configs",
+    params(("pool" = String, Path, description = "The pool's name."), ("config" = String, Path, description = "The config's name; one on its way out has it still.")), responses(
+    (status = 204, description = "They count as lost."),
+    (status = 404, description = "There is no such pool or config.", body = ErrorBody),
+    (status = 409, description = "No implausible number of machines is missing.", body = ErrorBody),
+))]
+pub(super) async fn acknowledge_loss(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let pool = app.pool(&pool)?;
+    // One that is on its way out may have lost its machines, too.
+    let Ok(name) = config.parse::<ConfigName>() else {
+        return view(&app, &pool, &config).await.map(|_| StatusCode::NO_CONTENT);
+    };
+    match app.ask(&pool, Fact::LossAcknowledged(name)).await {
+        // It names the configs that there are.
+        Err(error) if error.code == "unknown_config" => {
+            view(&app, &pool, &config).await.map(|_| StatusCode::NO_CONTENT)
+        }
+        answer => answer.map(|_| StatusCode::NO_CONTENT),
+    }
 }
 
 async fn switch(app: &App, pool: &str, config: &str, enabled: bool) -> Result<Json<ConfigView>, ApiError> {

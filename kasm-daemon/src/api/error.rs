@@ -199,6 +199,7 @@ impl From<Refusal> for ApiError {
             Refusal::HasSessions { .. } => (StatusCode::CONFLICT, "has_sessions"),
             Refusal::AlreadyDeleting { .. } => (StatusCode::CONFLICT, "already_deleting"),
             Refusal::NotDraining { .. } => (StatusCode::CONFLICT, "not_draining"),
+            Refusal::NoMassLoss { .. } => (StatusCode::CONFLICT, "no_mass_loss"),
             Refusal::CheckInTooLate { .. } => (StatusCode::CONFLICT, "check_in_too_late"),
         };
         let retry_after = matches!(refusal, Refusal::QueueFull { .. }).then_some(Duration::from_secs(5));

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use kasm_autoscale_core::id::{ConfigName, ServerId};
 use kasm_autoscale_core::input::{Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::server::{CheckIn, Phase, Server};
+use kasm_autoscale_core::server::{CheckIn, DeleteCall, Phase, Server};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -45,6 +45,9 @@ pub struct ServerView {
     pub deadline: Option<String>,
     /// Why it is drained or deleted.
     pub why: Option<String>,
+    /// Until when the machine of a server that failed is kept for diagnosis. To delete the server lets it go at once.
+    #[schema(format = DateTime)]
+    pub kept_until: Option<String>,
     /// Where users reach it.
     pub address: Option<AddressView>,
     /// What the provider calls its machine.
@@ -130,6 +133,10 @@ fn view(pool: &Pool, server: &Server, out_of_date: bool) -> ServerView {
             (Some(*since), None, Some(why.to_string()))
         }
     };
+    let kept_until = match &server.phase {
+        Phase::Deleting { call: DeleteCall::Kept { until }, .. } => Some(*until),
+        _ => None,
+    };
     ServerView {
         id: server.id.to_string(),
         name: pool.name_of(server).to_string(),
@@ -138,6 +145,7 @@ fn view(pool: &Pool, server: &Server, out_of_date: bool) -> ServerView {
         missing: server.missing(spec.require_checkin).map(|missing| missing.to_string()),
         deadline: deadline.map(rfc3339),
         why,
+        kept_until: kept_until.map(rfc3339),
         address: pool.address(server).map(|address| AddressView { host: address.host, port: address.port }),
         machine: server.machine.as_ref().map(ToString::to_string),
         computer: server.computer.as_ref().map(ToString::to_string),

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::report::{BackoffReport, CleanupReport, ConfigReport, PhaseCounts, Supply};
+use kasm_autoscale_core::row::MassLoss;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -65,6 +66,13 @@ pub struct ConfigWhy {
     pub supply: SupplyView,
     /// What it last decided.
     pub decision: DecisionView,
+    /// For which configs that cannot make what they promise it keeps sessions free, and which ones do so for it.
+    pub fallback: Vec<FallbackView>,
+    /// Machines that its listings miss, too many at once to be believed. Nothing is deleted until they are seen again, or until
+    /// `acknowledge-loss` says that they are lost.
+    pub loss: Option<LossView>,
+    /// Machines of failed servers that are kept for diagnosis.
+    pub kept: u32,
     /// What it backs off from.
     pub backoffs: Vec<BackoffView>,
     /// Servers born with an earlier edition of the config.
@@ -127,6 +135,47 @@ pub struct DecisionView {
     /// For programs: an object whose `decision` names its kind, with the numbers beside it.
     #[schema(value_type = Object)]
     pub value: Value,
+}
+
+/// How a config and another one stand in for each other.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FallbackView {
+    /// For people.
+    pub words: String,
+    /// For programs: an object whose `fallback` is `covering_for` or `covered_by`, with the other config and the sessions.
+    #[schema(value_type = Object)]
+    pub value: Value,
+}
+
+/// Machines that are missing from the listings, too many at once to be believed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LossView {
+    /// For people.
+    pub words: String,
+    /// Whose listings miss them.
+    pub provider: String,
+    /// Since when.
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// How many the last complete listing missed.
+    pub missing: u32,
+    /// Of how many.
+    pub of: u32,
+    /// Whether an operator has said that they are lost.
+    pub acknowledged: bool,
+}
+
+impl From<MassLoss> for LossView {
+    fn from(loss: MassLoss) -> Self {
+        Self {
+            words: loss.to_string(),
+            provider: loss.provider.to_string(),
+            since: rfc3339(loss.since),
+            missing: loss.missing,
+            of: loss.of,
+            acknowledged: loss.acknowledged,
+        }
+    }
 }
 
 /// Failures that a config backs off from.
@@ -238,6 +287,9 @@ impl From<ConfigReport> for ConfigWhy {
             sessions: report.sessions,
             supply: report.supply.into(),
             decision: DecisionView { at: rfc3339(report.decided_at), words, value },
+            fallback: report.fallback.iter().map(told).map(|(words, value)| FallbackView { words, value }).collect(),
+            loss: report.loss.map(LossView::from),
+            kept: report.kept,
             backoffs: report.backoffs.into_iter().map(BackoffView::from).collect(),
             out_of_date: report.out_of_date.iter().map(ToString::to_string).collect(),
             cleanups: report.cleanups.into_iter().map(CleanupView::from).collect(),

@@ -2,6 +2,7 @@
 
 mod client;
 mod document;
+mod failures;
 mod journeys;
 mod limits;
 mod machines;

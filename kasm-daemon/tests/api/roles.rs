@@ -23,6 +23,7 @@ PUT    /v1/pools/{pool}/configs/{config}                 --oa
 DELETE /v1/pools/{pool}/configs/{config}                 --oa
 POST   /v1/pools/{pool}/configs/{config}/enable          --oa
 POST   /v1/pools/{pool}/configs/{config}/disable         --oa
+POST   /v1/pools/{pool}/configs/{config}/acknowledge-loss --oa
 GET    /v1/pools/{pool}/servers                          v-oa
 GET    /v1/pools/{pool}/servers/{server}                 v-oa
 DELETE /v1/pools/{pool}/servers/{server}                 --oa
