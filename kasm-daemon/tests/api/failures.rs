@@ -203,6 +203,7 @@ async fn beside(provider: Arc<dyn VmProvider>) -> (Host, PoolHandle, tempfile::T
         name: "office".parse().unwrap(),
         settings: object(json!({ "name": "office" })),
         configs: vec![spec(first), spec(second)],
+        config_places: vec![],
     };
     let host = Host::start(world, &[declared]).await.unwrap();
     let pool = host.pool("office").unwrap();
