@@ -8,7 +8,7 @@ use kasm_autoscale_core::execute::{Ports, check_config};
 use kasm_autoscale_core::id::{ConfigName, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Capabilities, Prober, Providers, Secrets, VmProvider};
+use kasm_autoscale_core::ports::{Capabilities, NoDirectories, Prober, Providers, Secrets, VmProvider};
 use kasm_autoscale_core::row::RestoreError;
 use kasm_autoscale_core::token::{DeploymentKey, TokenError, verify_checkin_token};
 use thiserror::Error;
@@ -44,7 +44,13 @@ pub struct World {
 impl World {
     /// The ports that commands are carried out with.
     pub fn ports(&self) -> Ports<'_> {
-        Ports { providers: &self.providers, prober: &*self.prober, secrets: &*self.secrets, key: &self.key }
+        Ports {
+            providers: &self.providers,
+            directories: &NoDirectories,
+            prober: &*self.prober,
+            secrets: &*self.secrets,
+            key: &self.key,
+        }
     }
 }
 
@@ -302,7 +308,7 @@ impl Host {
 
     /// Every mistake in a config that its provider and the host's secrets can show.
     pub fn check_config(&self, spec: &ConfigSpec) -> Vec<Problem> {
-        check_config(spec, &self.world.key, &self.world.providers, &*self.world.secrets)
+        check_config(spec, &self.world.key, &self.world.providers, &NoDirectories, &*self.world.secrets)
     }
 
     /// Sets a config of a pool, whether it was there before or not.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kasm_autoscale_core::execute::check_config;
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, ProviderName};
-use kasm_autoscale_core::ports::VmProvider;
+use kasm_autoscale_core::ports::{NoDirectories, VmProvider};
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -123,7 +123,7 @@ fn load_checked(path: &Path) -> Result<(DaemonConfig, Vec<Warning>), Vec<String>
             Ok(provider) => registry.add(check.spec.provider.clone(), provider),
             Err(problems) => return problems,
         }
-        check_config(check.spec, &key, &registry, check.secrets)
+        check_config(check.spec, &key, &registry, &NoDirectories, check.secrets)
     };
     let mut checks = Checks { provider: &mut check_provider, config: &mut check_one };
     load(path, &surroundings, &mut checks).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())

@@ -85,7 +85,7 @@ impl PoolTotals {
         };
         for config in &report.configs {
             let phases = &config.servers;
-            totals.servers += phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting;
+            totals.servers += phases.live();
             totals.ready += phases.ready;
             totals.free += config.supply.free;
             totals.coming += config.supply.coming;
