@@ -388,6 +388,8 @@ fn controller(folder: &Path, address: Ipv4Addr, samba: &Path) -> Command {
         "spn update command=/bin/true".to_owned(),
         // Making a domain copies the machine's resolver: no packet may leave.
         "dns forwarder=".to_owned(),
+        // The domain lives no longer than the test: nothing needs to reach the disk.
+        "ldb:nosync=true".to_owned(),
         // Or a password that was replaced would still do for an hour.
         "old password allowed period=0".to_owned(),
     ];

@@ -38,6 +38,7 @@ def provision(folder, address):
     lp.load("/dev/null")
     lp.set("interfaces", address + "/8")
     lp.set("bind interfaces only", "yes")
+    lp.set("ldb:nosync", "yes")
     samba.provision.provision(
         logging.getLogger("provision"),
         system_session(),

@@ -31,7 +31,7 @@ pub(crate) fn settings_of(url: &str, samba: &Samba, (account, password): (&str, 
     settings.computer_base = Some(COMPUTERS.parse().expect("a name"));
     // The machine may be busy; nothing waits for these to pass.
     settings.timeout = Duration::from_secs(60);
-    settings.call_timeout = Duration::from_secs(300);
+    settings.call_timeout = Duration::from_secs(1800);
     settings
 }
 
