@@ -153,7 +153,7 @@ fn world(provider: Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Result<Worl
 fn declared(enabled: bool) -> Result<DeclaredPool, DemoError> {
     let settings = object(json!({ "name": "desktops", "placement": "pack", "queue_deadline": "1m" }));
     let name = "desktops".parse().map_err(|_| DemoError::Settings(Vec::new()))?;
-    Ok(DeclaredPool { name, settings, configs: vec![config(enabled)?] })
+    Ok(DeclaredPool { name, settings, configs: vec![config(enabled)?], config_places: vec![] })
 }
 
 /// The example of the product's documentation: ten sessions free at all times, four on each server.

@@ -125,6 +125,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         name: "filed".parse().expect("a name"),
         settings: object(json!({ "name": "filed" })),
         configs: vec![stone],
+        config_places: vec![],
     };
     Arc::new(Host::start(world, &[declared]).await.unwrap())
 }
