@@ -279,6 +279,43 @@ fn a_domain_controller_that_is_silent_is_waited_for_and_nothing_is_left_behind()
 }
 
 #[test]
+fn what_the_file_declares_is_open_to_users_and_no_secret_is_logged() {
+    let Some(samba) = Samba::shared() else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let tables = format!(
+        "[log]\nfilter = \"trace\"\n{}required_groups = [\"CN=desktop-users,CN=Users,{}\"]\n\
+         [[pool]]\nname = \"p\"\n[[pool.config]]\nname = \"c\"\nprovider = \"sim\"\nminimum_available_sessions = 1\n\
+         connection_username = \"{{sso_username}}\"\nconnection_password = \"{{sso_cred}}\"\n\
+         [[workspaces]]\nname = \"desk\"\npool = \"p\"\nsso_domain = \"localhost\"\n",
+        ldap_table(&samba, "corp", true),
+        samba::BASE,
+    );
+    let mut daemon = Daemon::new(folder.path(), &tables);
+    daemon.start();
+    assert_eq!(daemon.want(200, "GET", "/v1/workspaces/desk", &Value::Null)["declared"], true);
+    assert_eq!(daemon.ask("PUT", "/v1/workspaces/desk", &json!({ "pool": "p" })).status, 409);
+    let list = daemon.want(200, "GET", "/v1/ldap", &Value::Null);
+    assert_eq!(list["ldap"], json!([{ "name": "corp", "domain": DOMAIN, "enabled": true }]));
+
+    // Ann is in a group of the group; bob is not.
+    let login = |user: &str| daemon.ask("POST", "/v1/login", &json!({ "username": user, "password": USER_PASSWORD }));
+    assert_eq!(login("bob").status, 401);
+    let ann = login("ann");
+    assert_eq!(ann.status, 200, "{}", ann.body);
+    let token = ann.json()["token"].as_str().expect("a token").to_owned();
+    let launched = daemon.ask_as(&token, "POST", "/v1/workspaces/desk/launch?wait=60s", &Value::Null);
+    let connection = &launched.json()["connection"];
+    assert_eq!((&connection["username"], &connection["password"]), (&json!("ann"), &json!(USER_PASSWORD)));
+
+    let log = daemon.log();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is not as fine as it was to be: {log}");
+    assert!(log.contains("not_in_group"), "why bob was refused stands in the log: {log}");
+    for secret in [USER_PASSWORD, samba::SERVICE.1, &token, "5a5a5a5a5a5a"] {
+        assert!(!log.contains(secret), "the log tells {secret}");
+    }
+}
+
+#[test]
 fn check_online_says_what_is_missing() {
     let Some(samba) = Samba::shared() else { return };
     let folder = tempfile::tempdir().expect("a folder");

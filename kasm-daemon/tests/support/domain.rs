@@ -134,8 +134,13 @@ impl Daemon {
 
     /// Asks it something.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> http::Answer {
+        self.ask_as(TOKEN, method, path, body)
+    }
+
+    /// Asks it something with another token than the admin's.
+    pub(crate) fn ask_as(&self, token: &str, method: &str, path: &str, body: &Value) -> http::Answer {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let bearer = format!("Bearer {TOKEN}");
+        let bearer = format!("Bearer {token}");
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
         http::request(self.port, method, path, &headers, &body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}; {}", self.log()))
