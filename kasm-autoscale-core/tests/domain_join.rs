@@ -513,6 +513,22 @@ fn a_directory_that_is_down_stops_nothing_but_joins() {
 }
 
 #[test]
+fn two_hundred_servers_are_enrolled_and_removed_at_once() {
+    let world = World::new(CloudSettings::default(), DirectorySettings::default(), 1);
+    let mut life = Life::new(world.clone(), None);
+    let many = json!({ "minimum_available_sessions": 200, "max_servers": 200, "server_name_pattern": "desk-{number}" });
+    life.step(vec![Fact::ConfigSet(Box::new(config(many)))]);
+    life.run(secs(900));
+    life.expect_at_rest();
+    let ready = life.host.pool.servers().filter(|server| server.phase.kind() == PhaseKind::Ready).count();
+    assert_eq!((ready, world.get().corp.live().count()), (200, 200));
+    life.step(vec![Fact::ConfigRemoved("desks".parse().unwrap())]);
+    life.run(secs(300));
+    assert!(life.host.pool.is_empty(), "{:?}", life.host.pool.report());
+    life.expect_at_rest();
+}
+
+#[test]
 fn check_config_tells_what_only_the_directory_knows() {
     let world = World::new(CloudSettings::default(), DirectorySettings::default(), 1);
     let key = DeploymentKey::new([7; 32]);
