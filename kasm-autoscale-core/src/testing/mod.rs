@@ -5,5 +5,6 @@
 
 pub mod cloud;
 pub mod conformance;
+pub mod directory;
 pub mod entropy;
 pub mod fleet;
