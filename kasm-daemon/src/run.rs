@@ -266,7 +266,7 @@ async fn world(
         clock: Clock::start(),
         store,
         providers,
-        directories: Arc::new(known),
+        directories: known,
         prober: Arc::new(NetProber::new(AddressGuard::Any)),
         secrets: Arc::new(secrets),
         key,
