@@ -103,12 +103,18 @@ fn ec2_is_asked_for_image_network_size_and_rights() {
          credentials = {{ access_key_id = \"AKIACHECK\", secret_access_key = {{ env = \"KASM_CHECK_SECRET\" }} }}\n",
         ec2.moto.url()
     );
-    let (_, images) = ec2
-        .moto
-        .query("ec2", "Version=2016-11-15&Action=DescribeImages&Filter.1.Name=platform&Filter.1.Value.1=windows");
-    let ami = images.split("<imageId>").nth(1).and_then(|rest| rest.split('<').next()).expect("a Windows image");
+    // In a zone that has every size: the one that moto takes by itself has not.
+    let ask = |form: &str| ec2.moto.query("ec2", &format!("Version=2016-11-15&{form}")).1;
+    let part = |xml: &str, name: &str| {
+        let rest = xml.split(&format!("<{name}>")).nth(1).expect("it is there");
+        rest.split('<').next().expect("a text").to_owned()
+    };
+    let vpc = part(&ask("Action=CreateVpc&CidrBlock=127.0.78.0%2F24"), "vpcId");
+    let subnet = format!("Action=CreateSubnet&VpcId={vpc}&CidrBlock=127.0.78.0%2F24&AvailabilityZone=us-east-1a");
+    let subnet = part(&ask(&subnet), "subnetId");
+    let ami = part(&ask("Action=DescribeImages&Filter.1.Name=platform&Filter.1.Value.1=windows"), "imageId");
     let machine = |subnet: &str| format!("ami = \"{ami}\"\ninstance_type = \"t3.medium\"\nsubnet_id = \"{subnet}\"");
-    let (code, text) = check(folder.path(), &format!("{provider}{}", config("ec2", &machine(&ec2.subnet))), true);
+    let (code, text) = check(folder.path(), &format!("{provider}{}", config("ec2", &machine(&subnet))), true);
     assert_eq!(code, 0, "{text}");
     let missing = "subnet-00000000000000000";
     let (code, text) = check(folder.path(), &format!("{provider}{}", config("ec2", &machine(missing))), true);
