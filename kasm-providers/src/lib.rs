@@ -2,5 +2,9 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(feature = "simulated")]
 pub mod simulated;
+#[cfg(any(feature = "aws", feature = "azure"))]
+mod words;
