@@ -37,6 +37,7 @@ pub fn capabilities() -> Capabilities {
         poll_idle: long,
         creates_in_flight_max: 1_000_000,
         call_timeout: long,
+        offering: &[],
     }
 }
 

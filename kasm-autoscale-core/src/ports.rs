@@ -16,6 +16,7 @@
 //! - **No secret** in any error, `Debug` or log line.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -46,6 +47,14 @@ pub trait VmProvider: Send + Sync {
     /// `user_data_bytes` is the size of the rendered script, in bytes, with values of the greatest length they can have;
     /// 0 when there is none. Paths start at the machine settings; `startup_script` alone stands for the script.
     fn check(&self, machine: &JsonObject, user_data_bytes: usize) -> Vec<Problem>;
+
+    /// Asks the system whether machines with these settings could be made now: image, network, size, quota, rights. It only
+    /// reads, and makes nothing. Empty: nothing was found wrong, which promises nothing about a minute later.
+    ///
+    /// # Errors
+    /// When the system could not be asked. What the asking itself shows (a right that is missing, credentials that are not
+    /// accepted) is a finding.
+    async fn preflight(&self, machine: &JsonObject) -> Result<Vec<Finding>, ProviderError>;
 
     /// Makes a machine, or finds that this very request has made it before.
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError>;
@@ -79,6 +88,21 @@ pub struct Capabilities {
     pub creates_in_flight_max: u32,
     /// After what time an unanswered call counts as lost.
     pub call_timeout: Duration,
+    /// The machine settings that say which size is asked for and where, as in `["instance_type", "subnet_id"]`: machines that
+    /// agree in them run out together ([`offering`](Self::offering)). Empty: all settings count.
+    pub offering: &'static [&'static str],
+}
+
+impl Capabilities {
+    /// What these machine settings ask the provider for: its size, in its place. Two configs of one provider with the same
+    /// offering share what is known of its shortages. A setting left out differs from any that is there.
+    pub fn offering(&self, machine: &JsonObject) -> String {
+        let all = || machine.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let named = || self.offering.iter().filter_map(|name| Some((*name, machine.get(*name)?))).collect();
+        let asked: Vec<(&str, &serde_json::Value)> = if self.offering.is_empty() { all() } else { named() };
+        let texts: Vec<String> = asked.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        texts.join(" ")
+    }
 }
 
 /// The mark that every machine of ours carries, put there by the very call that makes it.

@@ -520,3 +520,28 @@ fn time_that_runs_backwards_changes_nothing() {
     assert_eq!(found_state(&mut cloud, at(100), 1), Some(MachineState::Running));
     assert_eq!(found_state(&mut cloud, at(50), 1), Some(MachineState::Running));
 }
+
+#[test]
+fn a_preflight_finds_what_would_stop_a_create_and_makes_nothing() {
+    let now = Timestamp::from_secs(1);
+    let settings = CloudSettings { quota: 1, capacity: 5, ..CloudSettings::default() };
+    let mut cloud = SimCloud::new(settings, 1);
+    assert_eq!(cloud.preflight(now), Ok(Vec::new()));
+    assert_eq!(cloud.created_total(), 0);
+    cloud.create(now, &spec(1)).unwrap().unwrap();
+    let subjects = |cloud: &mut SimCloud| -> Vec<String> {
+        cloud.preflight(now).unwrap().into_iter().map(|finding| finding.subject).collect()
+    };
+    assert_eq!(subjects(&mut cloud), ["quota"]);
+    cloud.settings_mut().quota = 5;
+    cloud.settings_mut().capacity = 1;
+    assert_eq!(subjects(&mut cloud), ["capacity"]);
+    cloud.settings_mut().capacity = 5;
+    cloud.settings_mut().faults.set(Fault::CreateError, 1_000_000);
+    cloud.settings_mut().create_errors = [(ErrorKind::Denied, 1)].into();
+    let found = cloud.preflight(now).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].problem, "every create is refused (denied)");
+    cloud.settings_mut().faults.set(Fault::ReadError, 1_000_000);
+    assert!(cloud.preflight(now).is_err());
+}

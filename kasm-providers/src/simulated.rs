@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use kasm_autoscale_core::fields::{Fields, JsonObject, Problem};
 use kasm_autoscale_core::id::{PoolId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Address, Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, Progress,
+    Address, Capabilities, Certainty, ErrorKind, Finding, Listing, Machine, MachineRef, MachineState, OpRef, Progress,
     ProviderError, ServerSpec, VmProvider,
 };
 use kasm_autoscale_core::testing::cloud::{Answer, SimCloud};
@@ -138,6 +138,7 @@ impl VmProvider for SimulatedProvider {
             poll_idle: settings.poll_idle,
             creates_in_flight_max: settings.creates_in_flight_max,
             call_timeout: settings.call_timeout,
+            offering: &["size"],
         }
     }
 
@@ -146,6 +147,13 @@ impl VmProvider for SimulatedProvider {
         let mut fields = Fields::new(machine);
         fields.text("size");
         fields.finish()
+    }
+
+    /// Any size will do, so only limits and certain refusals are found: see [`SimCloud::preflight`].
+    async fn preflight(&self, _machine: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        let answer = self.shared.call(|world, now| world.cloud.preflight(now));
+        tracing::debug!(?answer, "simulated preflight");
+        answer
     }
 
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {

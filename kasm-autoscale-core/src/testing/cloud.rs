@@ -28,6 +28,7 @@ use crate::testing::entropy::{Entropy, Seeded};
 use crate::time::Timestamp;
 
 mod checks;
+mod preflight;
 mod settings;
 mod throttle;
 mod truth;

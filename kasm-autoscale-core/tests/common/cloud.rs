@@ -25,6 +25,7 @@ pub fn unhurried() -> Capabilities {
         poll_idle: secs(900),
         creates_in_flight_max: 4,
         call_timeout: secs(30),
+        offering: &["size", "place"],
     }
 }
 

@@ -55,6 +55,7 @@ pub fn capabilities() -> Capabilities {
         poll_idle: secs(300),
         creates_in_flight_max: 50,
         call_timeout: secs(30),
+        offering: &["size", "place"],
     }
 }
 

@@ -36,6 +36,34 @@ pub(crate) fn images(ami: &str, root: &str) -> String {
     )
 }
 
+pub(crate) fn subnets(id: &str, zone: &str, free: u32) -> String {
+    let subnet = format!(
+        "<subnetId>{id}</subnetId><state>available</state><vpcId>vpc-1</vpcId><availabilityZone>{zone}</availabilityZone>\
+         <availableIpAddressCount>{free}</availableIpAddressCount>"
+    );
+    set("DescribeSubnets", "subnetSet", &[subnet])
+}
+
+pub(crate) fn groups(id: &str) -> String {
+    let group = format!("<groupId>{id}</groupId><vpcId>vpc-1</vpcId>");
+    set("DescribeSecurityGroups", "securityGroupInfo", &[group])
+}
+
+pub(crate) fn key_pairs(name: &str, kind: &str) -> String {
+    set("DescribeKeyPairs", "keySet", &[format!("<keyName>{name}</keyName><keyType>{kind}</keyType>")])
+}
+
+pub(crate) fn offerings(sizes: &[&str]) -> String {
+    let items: Vec<String> = sizes.iter().map(|size| format!("<instanceType>{size}</instanceType>")).collect();
+    set("DescribeInstanceTypeOfferings", "instanceTypeOfferingSet", &items)
+}
+
+/// The answer to a Describe action: its items, each given as the XML of its members.
+pub(crate) fn set(action: &str, name: &str, items: &[String]) -> String {
+    let items: String = items.iter().map(|item| format!("<item>{item}</item>")).collect();
+    format!("<{action}Response {NAMESPACE}><requestId>body-1</requestId><{name}>{items}</{name}></{action}Response>")
+}
+
 /// A page of instances, each given as the XML of its members, and the token of the next page.
 pub(crate) fn described(instances: &[String], next: Option<&str>) -> String {
     let items = instances
