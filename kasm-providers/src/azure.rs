@@ -1,7 +1,7 @@
 //! Machines on Microsoft Azure.
 //!
 //! One [`AzureProvider`] is one resource group in one region. It speaks to Azure Resource Manager directly, over the SDK's
-//! pipeline: there is no maintained crate for the Compute API. `azure/role.json` and `azure/role-power-states.json` are the
+//! pipeline: there is no maintained crate for the Compute API. `azure/role.json` and `azure/role-subscription.json` are the
 //! least rights for its calls.
 //!
 //! What Azure does its own way, and how it is met:
@@ -31,7 +31,7 @@ use azure_core::http::{Method, Url};
 use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{ConfigId, DeploymentId, PoolId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, Marker, OpRef, Progress,
+    Capabilities, Certainty, ErrorKind, Finding, Listing, Machine, MachineRef, MachineState, Marker, OpRef, Progress,
     ProviderError, Scope, ServerSpec, VmProvider,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -48,6 +48,7 @@ mod names;
 mod operation;
 mod overrides;
 mod pace;
+mod preflight;
 mod request;
 mod settings;
 mod user_data;
@@ -111,7 +112,7 @@ impl AzureProvider {
     pub fn connect(settings: AzureSettings, deployment: DeploymentId) -> Result<Self, Vec<Problem>> {
         let problems = settings.problems();
         let Some(endpoint) = settings.endpoint().filter(|_| problems.is_empty()) else { return Err(problems) };
-        let pipeline = credentials::pipeline(&settings, &endpoint)?;
+        let (pipeline, credential) = credentials::pipeline(&settings, &endpoint)?;
         let mut hidden = Vec::new();
         if let AzureCredentials::ClientSecret { client_secret, .. } = &settings.credentials {
             hidden.push(client_secret.clone());
@@ -120,7 +121,7 @@ impl AzureProvider {
             hidden.push(secret.clone());
         }
         let request_timeout = settings.request_timeout;
-        let arm = Arm { pipeline, endpoint, request_timeout, pace: Mutex::default(), hidden };
+        let arm = Arm { pipeline, credential, endpoint, request_timeout, pace: Mutex::default(), hidden };
         Ok(Self { arm, settings, deployment, memory: Mutex::default() })
     }
 
@@ -271,7 +272,11 @@ impl AzureProvider {
         let mut hidden: Vec<SecretString> = password.into_iter().collect();
         let encoded = body.pointer("/properties/osProfile/customData").and_then(Value::as_str);
         hidden.extend(encoded.map(SecretString::from));
-        hidden.extend(user_data.iter().flat_map(|text| parts_to_hide(text)).map(SecretString::from));
+        // With and without its mark: an error may repeat the script in either form.
+        let texts = user_data.as_deref().into_iter().chain(script);
+        hidden.extend(texts.flat_map(parts_to_hide).map(SecretString::from));
+        // The longest first, so that nothing is left of a text that was hidden in part.
+        hidden.sort_by_key(|text| std::cmp::Reverse(text.expose_secret().len()));
         Ok((body.to_string(), hidden))
     }
 
@@ -379,6 +384,8 @@ impl VmProvider for AzureProvider {
             poll_idle: self.settings.poll_idle,
             creates_in_flight_max: self.settings.creates_in_flight_max,
             call_timeout: self.settings.call_timeout,
+            // An override may ask for anything.
+            offering: &["vm_size", "zone", "spot", "overrides"],
         }
     }
 
@@ -406,6 +413,10 @@ impl VmProvider for AzureProvider {
             }
         }
         problems
+    }
+
+    async fn preflight(&self, machine: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        preflight::preflight(self, machine).await
     }
 
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {
@@ -454,7 +465,7 @@ impl VmProvider for AzureProvider {
         if self.arm.pace().is_early(&op.0, Instant::now()) {
             return Ok(pending());
         }
-        let call = read("Microsoft.Resources/subscriptions/operationresults/read", &operation.vm, &operation.url);
+        let call = read("Microsoft.Compute/locations/operations/read", &operation.vm, &operation.url);
         let answer = match self.arm.call(call).await {
             Ok(answer) => answer,
             Err(failed) if failed.is_absent() => return self.forgotten(&operation).await,

@@ -1,7 +1,7 @@
 //! Calls to Azure Resource Manager: one request, one answer. No retries but one for a token that has expired, no waiting.
 
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use azure_core::http::headers::HeaderName;
@@ -10,6 +10,7 @@ use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::credentials::Renewable;
 use super::failure::{Effect, answered, timeout, unanswered, unreadable};
 use super::operation::trusted;
 use super::pace::{Pace, Verb};
@@ -25,6 +26,7 @@ const PAGES_MAX: usize = 1000;
 /// Azure Resource Manager, as one subscription reaches it.
 pub(super) struct Arm {
     pub(super) pipeline: Pipeline,
+    pub(super) credential: Arc<Renewable>,
     pub(super) endpoint: Url,
     pub(super) request_timeout: Duration,
     pub(super) pace: Mutex<Pace>,
@@ -141,7 +143,8 @@ impl Arm {
             answer.status == 401 && matches!(code, Some("ExpiredAuthenticationToken" | "InvalidAuthenticationToken"))
         };
         if is_expired(&answer) {
-            // Refused at the door, and the SDK has forgotten the token: with a new one, the same request may pass.
+            // Refused at the door: with a new token, the same request may pass.
+            self.credential.renew();
             answer = self.once(call, &hidden).await?;
         }
         if (200..300).contains(&answer.status) {

@@ -1,11 +1,13 @@
 //! From the settings to the SDK's own pieces: who asks, and over which connection.
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
-use azure_core::credentials::{Secret, TokenCredential};
+use azure_core::credentials::{AccessToken, Secret, TokenCredential, TokenRequestOptions};
 use azure_core::http::policies::Policy;
 use azure_core::http::policies::auth::BearerTokenAuthorizationPolicy;
 use azure_core::http::{ClientOptions, Pipeline, RetryOptions, Transport, Url};
@@ -20,14 +22,53 @@ use secrecy::ExposeSecret;
 use super::settings::{AzureCredentials, AzureSettings};
 
 /// The way every request goes: a token, no retries, and our own limits of time. Asks nobody yet.
-pub(super) fn pipeline(settings: &AzureSettings, endpoint: &Url) -> Result<Pipeline, Vec<Problem>> {
+pub(super) fn pipeline(settings: &AzureSettings, endpoint: &Url) -> Result<(Pipeline, Arc<Renewable>), Vec<Problem>> {
     let options = client_options(settings, endpoint)?;
-    let credential = credential(settings, &options).map_err(|error| {
+    let current = credential(settings, &options).map_err(|error| {
         vec![Problem::new("credentials", "something that the SDK does not take", error.to_string())]
     })?;
+    let renewable = Renewable { settings: settings.clone(), options: options.clone(), current: Mutex::new(current) };
+    let renewable = Arc::new(renewable);
+    let credential: Arc<dyn TokenCredential> = Arc::<Renewable>::clone(&renewable);
     let token: Arc<dyn Policy> = Arc::new(BearerTokenAuthorizationPolicy::new(credential, [settings.scope()]));
     let (name, version) = (option_env!("CARGO_PKG_NAME"), option_env!("CARGO_PKG_VERSION"));
-    Ok(Pipeline::new(name, version, options, Vec::new(), vec![token], None))
+    Ok((Pipeline::new(name, version, options, Vec::new(), vec![token], None), renewable))
+}
+
+/// A credential that can be made to forget its token. The SDK's keep theirs until they expire, even when Azure has refused
+/// them, as after a secret or a right was revoked.
+pub(super) struct Renewable {
+    settings: AzureSettings,
+    options: ClientOptions,
+    current: Mutex<Arc<dyn TokenCredential>>,
+}
+
+impl Renewable {
+    /// The next token is fetched anew.
+    pub(super) fn renew(&self) {
+        // What was made once can be made again; if not, the old one stays.
+        if let Ok(new) = credential(&self.settings, &self.options) {
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        }
+    }
+}
+
+impl fmt::Debug for Renewable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewable")
+    }
+}
+
+#[async_trait]
+impl TokenCredential for Renewable {
+    async fn get_token(
+        &self,
+        scopes: &[&str],
+        options: Option<TokenRequestOptions<'_>>,
+    ) -> azure_core::Result<AccessToken> {
+        let current = Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        current.get_token(scopes, options).await
+    }
 }
 
 fn client_options(settings: &AzureSettings, endpoint: &Url) -> Result<ClientOptions, Vec<Problem>> {

@@ -266,15 +266,15 @@ fn is_reference(object: &JsonObject) -> bool {
     const MARKET: [&str; 4] = ["publisher", "offer", "sku", "version"];
     const ONE: [&str; 3] = ["id", "sharedGalleryImageId", "communityGalleryImageId"];
     let text = |name: &&str| object.get(*name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let market = object.len() == MARKET.len() && MARKET.iter().all(|name| text(name));
-    market || (object.len() == 1 && ONE.iter().any(|name| text(name)))
+    let market = object.len() == MARKET.len() && MARKET.iter().all(&text);
+    market || (object.len() == 1 && ONE.iter().any(text))
 }
 
 fn read_plan(fields: &mut Fields<'_>) -> Option<JsonObject> {
     const NAMES: [&str; 3] = ["name", "publisher", "product"];
     let object = fields.object("plan")?;
     let text = |name: &&str| object.get(*name).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    if object.len() != NAMES.len() || !NAMES.iter().all(|name| text(name)) {
+    if object.len() != NAMES.len() || !NAMES.iter().all(text) {
         let allowed =
             "an object with the texts name, publisher and product, as the image's page in the marketplace has them";
         fields.problem(Problem::new("plan", shown(&Value::Object(object.clone())), allowed));
