@@ -15,8 +15,8 @@ use kasm_autoscale_core::id::{DeploymentId, PoolId, ProviderName, SecretName, Se
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::ports::{
-    Address, Capabilities, Finding, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, ProbeTarget,
-    Prober, Progress, ProviderError, Providers, Secrets, ServerSpec, VmProvider,
+    Address, Capabilities, Finding, Listing, Machine, MachineRef, MachineState, NoDirectories, OpRef, ProbeFailure,
+    ProbeTarget, Prober, Progress, ProviderError, Providers, Secrets, ServerSpec, VmProvider,
 };
 use kasm_autoscale_core::row::{Row, RowKey, Write};
 use kasm_autoscale_core::session::SessionRequest;
@@ -222,7 +222,7 @@ impl World {
     }
 
     fn ports(&self) -> Ports<'_> {
-        Ports { providers: self, prober: self, secrets: self, key: &self.key }
+        Ports { providers: self, directories: &NoDirectories, prober: self, secrets: self, key: &self.key }
     }
 
     /// What a pool is told first after every start.

@@ -9,7 +9,7 @@ use crate::id::{ConfigId, ServerId, SessionId, ZoneName};
 use crate::placement::Choice;
 use crate::ports::ProbeTarget;
 use crate::report::{BackoffKind, What};
-use crate::server::{CreateCall, DeleteCall, DeleteReason, DrainReason, Phase, Server, drained_at};
+use crate::server::{CreateCall, DeleteCall, DeleteReason, DrainReason, Missing, Phase, Server, drained_at};
 use crate::session::SessionState;
 use crate::state::{Config, State};
 use crate::time::Timestamp;
@@ -33,11 +33,13 @@ impl State {
             return;
         }
         match server.phase {
+            Phase::Enrolling { .. } => self.advance_enrolling(id),
             Phase::Creating { .. } => self.advance_creating(id),
             Phase::Starting { .. } => self.advance_starting(id),
             Phase::Ready { .. } => self.advance_ready(id),
             Phase::Draining { .. } => self.advance_draining(id),
             Phase::Deleting { .. } => self.advance_deleting(id),
+            Phase::Unenrolling { .. } => self.advance_unenrolling(id),
         }
     }
 
@@ -74,12 +76,12 @@ impl State {
         }
     }
 
-    fn give_up_on(&self, server: &Server, deadline: Timestamp) -> bool {
+    pub(crate) fn give_up_on(&self, server: &Server, deadline: Timestamp) -> bool {
         deadline <= self.now || !self.configs[&server.config].is_on()
     }
 
     /// A server that is not ready is no longer wanted, or has taken too long.
-    fn give_up(&mut self, id: ServerId) {
+    pub(crate) fn give_up(&mut self, id: ServerId) {
         let server = &self.servers[&id];
         let spec = self.born_with(server);
         let config = server.config;
@@ -88,7 +90,10 @@ impl State {
             Some(missing) => DeleteReason::BootDeadline { missing },
             None => DeleteReason::NotWanted,
         };
-        if let DeleteReason::BootDeadline { .. } = why {
+        // A server without a computer object has made no machine, and the directory's failures are counted already.
+        if let DeleteReason::BootDeadline { missing } = why
+            && missing != Missing::Computer
+        {
             self.fail(config, BackoffKind::Boot, None, why.to_string());
         }
         self.delete_server(id, why);
@@ -96,7 +101,7 @@ impl State {
 
     fn advance_starting(&mut self, id: ServerId) {
         let server = &self.servers[&id];
-        let Phase::Starting { deadline, running, answered, probe_at } = server.phase else { return };
+        let Phase::Starting { deadline, running, answered, probe_at, joined, join_at } = server.phase else { return };
         let spec = self.born_with(server).clone();
         if server.missing(spec.require_checkin).is_none() && self.configs[&server.config].is_on() {
             let (config, since) = (server.config, self.now);
@@ -104,13 +109,15 @@ impl State {
             self.forgive_boot(config);
         } else if self.give_up_on(server, deadline) {
             self.give_up(id);
-        } else if running
-            && !answered
-            && server.busy.is_none()
+        } else if !running || server.busy.is_some() {
+            // Nothing to ask about yet, or a question is under way.
+        } else if !answered
             && probe_at <= self.now
             && let Some(target) = probe_target(server, &spec)
         {
             self.send_for_server(id, Action::Probe { target });
+        } else if !joined && join_at <= self.now {
+            self.ask_whether_joined(id);
         }
     }
 

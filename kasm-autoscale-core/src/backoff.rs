@@ -6,7 +6,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConfigId, PoolId};
-use crate::ports::ErrorKind;
+use crate::ports::{DirectoryErrorKind, ErrorKind};
 use crate::report::BackoffKind;
 use crate::time::Timestamp;
 
@@ -37,6 +37,16 @@ const fn bounds(kind: BackoffKind) -> (Duration, Duration) {
         // Only an operator can help, and editing the config ends the wait at once.
         BackoffKind::Provider(ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Protected) => secs(60, 1800),
         BackoffKind::Provider(ErrorKind::Conflict | ErrorKind::Transient) => secs(5, 300),
+        // The next name may well be free; only the pool's own numbers are used up by trying.
+        BackoffKind::Directory(DirectoryErrorKind::NameTaken) => secs(1, 10),
+        BackoffKind::Directory(DirectoryErrorKind::Throttled | DirectoryErrorKind::Transient) => secs(5, 300),
+        BackoffKind::Directory(DirectoryErrorKind::Quota) => secs(120, 1800),
+        BackoffKind::Directory(
+            DirectoryErrorKind::HasChildren
+            | DirectoryErrorKind::Protected
+            | DirectoryErrorKind::Denied
+            | DirectoryErrorKind::Invalid,
+        ) => secs(60, 1800),
         // Every try costs a machine for as long as the boot deadline.
         BackoffKind::Boot => secs(30, 1800),
     }
@@ -73,6 +83,12 @@ impl Backoff {
 pub(crate) fn retry_wait(kind: Option<ErrorKind>, tries: u32, retry_after: Option<Duration>) -> Duration {
     let (first, most) = bounds(BackoffKind::Provider(kind.unwrap_or(ErrorKind::Transient)));
     first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most).max(retry_after.unwrap_or_default())
+}
+
+/// The wait before a directory is asked again after `tries` failures in a row.
+pub(crate) fn directory_wait(kind: DirectoryErrorKind, tries: u32) -> Duration {
+    let (first, most) = bounds(BackoffKind::Directory(kind));
+    first.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(most)
 }
 
 /// `wait` plus or minus up to a tenth.

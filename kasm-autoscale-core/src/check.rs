@@ -9,7 +9,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ConfigId;
-use crate::server::Phase;
+use crate::server::{Phase, Server, UnenrollCall};
 use crate::session::SessionState;
 use crate::state::{Config, Edition, State, Timer};
 
@@ -72,6 +72,7 @@ impl State {
             findings.expect(in_slot == Some(id) && self.slots.contains(server.slot), "slot known", || {
                 format!("{id} in slot {}: {in_slot:?}", server.slot)
             });
+            self.check_computer(server, findings);
             let serial_used = id.serial() < self.row.next_server;
             findings.expect(serial_used, "numbers are never used twice", || {
                 format!("{id}, next is {}", self.row.next_server)
@@ -80,6 +81,20 @@ impl State {
         let occupied = self.server_in_slot.iter().flatten().count();
         findings.expect(occupied == self.servers.len(), "slots counted", || {
             format!("{occupied} for {} servers", self.servers.len())
+        });
+    }
+
+    /// I-21: where a machine may be that joins a domain, there is its computer object; and no object without its server.
+    fn check_computer(&self, server: &Server, findings: &mut Findings) {
+        let joins = self.born_with(server).domain_join.is_some();
+        let known = server.computer.is_some();
+        let holds = match &server.phase {
+            Phase::Enrolling { .. } => joins && !known && server.machine.is_none(),
+            Phase::Unenrolling { call, .. } => joins && (known || matches!(call, UnenrollCall::Locate { .. })),
+            _ => joins == known,
+        };
+        findings.expect(holds, "I-21 one computer object for each server that joins", || {
+            format!("{} {}: joins {joins}, object {:?}", server.id, server.phase.kind(), server.computer)
         });
     }
 

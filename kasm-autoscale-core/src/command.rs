@@ -5,8 +5,11 @@ use alloc::sync::Arc;
 use core::time::Duration;
 
 use crate::config::ConfigSpec;
-use crate::id::{CommandId, ConfigId, DeploymentId, ProviderName, ServerKey};
-use crate::ports::{Listing, Machine, MachineRef, OpRef, ProbeFailure, ProbeTarget, Progress, ProviderError};
+use crate::id::{CommandId, ConfigId, DeploymentId, DirectoryName, MachineName, ProviderName, ServerKey};
+use crate::ports::{
+    ComputerListing, ComputerRef, DirectoryError, JoinState, Listing, Machine, MachineRef, OpRef, ProbeFailure,
+    ProbeTarget, Progress, ProviderError,
+};
 use crate::time::Timestamp;
 
 /// Something to do. Its [`Outcome`] comes back as [`Fact::Finished`](crate::input::Fact::Finished).
@@ -59,6 +62,36 @@ pub enum Action {
         /// Where and how.
         target: ProbeTarget,
     },
+    /// Make the computer object of a server, or find that it is there. → [`Outcome::Enrolled`]
+    Enroll(EnrollComputer),
+    /// Look a server's computer object up by its mark. → [`Outcome::ComputerFound`]
+    FindComputer {
+        /// Whom to ask.
+        directory: DirectoryName,
+        /// The server.
+        server: ServerKey,
+    },
+    /// See whether a machine has joined. → [`Outcome::JoinChecked`]
+    CheckJoin {
+        /// Whom to ask.
+        directory: DirectoryName,
+        /// Its computer object.
+        computer: ComputerRef,
+    },
+    /// Remove a computer object. → [`Outcome::Unenrolled`]
+    Unenroll {
+        /// Whom to ask.
+        directory: DirectoryName,
+        /// The object.
+        computer: ComputerRef,
+        /// Whether whatever lies below it goes too.
+        recursive: bool,
+    },
+    /// List the pool's computer objects. → [`Outcome::ComputersListed`]
+    ListComputers {
+        /// Whom to ask.
+        directory: DirectoryName,
+    },
 }
 
 impl Action {
@@ -71,10 +104,15 @@ impl Action {
             Self::List { .. } => "list",
             Self::Delete { .. } => "delete",
             Self::Probe { .. } => "probe",
+            Self::Enroll(_) => "enroll",
+            Self::FindComputer { .. } => "find_computer",
+            Self::CheckJoin { .. } => "check_join",
+            Self::Unenroll { .. } => "unenroll",
+            Self::ListComputers { .. } => "list_computers",
         }
     }
 
-    /// The provider that is asked; `None` for a probe.
+    /// The provider that is asked; `None` for a probe and for what a directory is asked.
     pub fn provider(&self) -> Option<&ProviderName> {
         match self {
             Self::Create(create) => Some(&create.spec.provider),
@@ -82,7 +120,24 @@ impl Action {
             | Self::Find { provider, .. }
             | Self::List { provider }
             | Self::Delete { provider, .. } => Some(provider),
-            Self::Probe { .. } => None,
+            Self::Probe { .. }
+            | Self::Enroll(_)
+            | Self::FindComputer { .. }
+            | Self::CheckJoin { .. }
+            | Self::Unenroll { .. }
+            | Self::ListComputers { .. } => None,
+        }
+    }
+
+    /// The directory that is asked, if it is one.
+    pub fn directory(&self) -> Option<&DirectoryName> {
+        match self {
+            Self::Enroll(enroll) => Some(&enroll.directory),
+            Self::FindComputer { directory, .. }
+            | Self::CheckJoin { directory, .. }
+            | Self::Unenroll { directory, .. }
+            | Self::ListComputers { directory } => Some(directory),
+            _ => None,
         }
     }
 }
@@ -102,6 +157,23 @@ pub struct CreateMachine {
     pub checkin_expires_at: Timestamp,
 }
 
+/// Everything from which the request for a computer object is made, the same after any number of crashes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EnrollComputer {
+    /// Whom to ask.
+    pub directory: DirectoryName,
+    /// The installation.
+    pub deployment: DeploymentId,
+    /// The server.
+    pub server: ServerKey,
+    /// Its config.
+    pub config: ConfigId,
+    /// The computer's name.
+    pub name: MachineName,
+    /// The organisational unit.
+    pub ou: String,
+}
+
 /// What came of a [`Command`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
@@ -113,6 +185,16 @@ pub enum Outcome {
     Listed(Result<Listing, ProviderError>),
     /// Of a probe.
     Probed(Result<(), ProbeFailure>),
+    /// Of an enrolment.
+    Enrolled(Result<ComputerRef, DirectoryError>),
+    /// Of a look-up of a computer object.
+    ComputerFound(Result<Option<ComputerRef>, DirectoryError>),
+    /// Of a look whether a machine has joined.
+    JoinChecked(Result<JoinState, DirectoryError>),
+    /// Of the removal of a computer object.
+    Unenrolled(Result<(), DirectoryError>),
+    /// Of a list of computer objects.
+    ComputersListed(Result<ComputerListing, DirectoryError>),
     /// No answer within the command's time. It may or may not have had its effect.
     Lost,
 }
@@ -127,6 +209,7 @@ impl Outcome {
             Self::Probed(Ok(())) => None,
             Self::Probed(Err(_)) => return "no_answer",
             Self::Lost => return "lost",
+            _ => return self.directory_error().map_or("ok", |error| error.kind.as_str()),
         };
         error.map_or("ok", |error| error.kind.as_str())
     }
@@ -137,6 +220,18 @@ impl Outcome {
         match self {
             Self::Progress(Err(error)) | Self::Found(Err(error)) | Self::Listed(Err(error)) => Some(error.to_string()),
             Self::Probed(Err(failure)) => Some(failure.to_string()),
+            _ => self.directory_error().map(ToString::to_string),
+        }
+    }
+
+    /// The error of a call to a directory, if it is one.
+    pub fn directory_error(&self) -> Option<&DirectoryError> {
+        match self {
+            Self::Enrolled(Err(error))
+            | Self::ComputerFound(Err(error))
+            | Self::JoinChecked(Err(error))
+            | Self::Unenrolled(Err(error))
+            | Self::ComputersListed(Err(error)) => Some(error),
             _ => None,
         }
     }

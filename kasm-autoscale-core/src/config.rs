@@ -12,11 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+mod domain;
+mod names;
+
 use crate::fields::{Fields, shown};
 pub use crate::fields::{JsonObject, Problem};
 use crate::id::{ConfigName, DeploymentId, PoolId, PoolName, ProviderName, SecretName, ZoneName};
 use crate::script::{Script, Variable};
 use crate::time::Span;
+pub use domain::DomainJoin;
+pub use names::{InvalidPattern, NUMBER, NamePattern, RANDOM};
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -244,6 +249,10 @@ pub struct ConfigSpec {
     pub startup_script: Option<Script>,
     /// Where machines reach this installation, for the startup script.
     pub upstream_auth_address: Option<String>,
+    /// The computer names of its machines.
+    pub server_name_pattern: NamePattern,
+    /// How its machines join an Active Directory domain; `None`: they do not.
+    pub domain_join: Option<DomainJoin>,
 }
 
 impl ConfigSpec {
@@ -274,6 +283,10 @@ impl ConfigSpec {
     /// | `machine` | object | `{}` |
     /// | `startup_script` | text | none |
     /// | `upstream_auth_address` | text | none |
+    /// | `server_name_pattern` | a [`NamePattern`] | `kasm-{random}` |
+    /// | `ad_directory` | the name of a directory: machines join its domain | none |
+    /// | `ad_computer_ou_dn` (* with `ad_directory`) | the organisational unit of computer objects | |
+    /// | `ad_recursive_cleanup` | boolean, with `ad_directory` | false |
     ///
     /// # Errors
     /// [`Invalid`] with all mistakes, those in the startup script with their line and column.
@@ -296,6 +309,8 @@ impl ConfigSpec {
         let machine = fields.object("machine").cloned().unwrap_or_default();
         let startup_script = read_script(&mut fields);
         let upstream_auth_address = fields.text("upstream_auth_address").filter(|text| !text.is_empty());
+        let server_name_pattern = read_pattern(&mut fields);
+        let domain_join = domain::read(&mut fields);
         match (name, provider, zone, fields.finish()) {
             (Some(name), Some(provider), Some(zone), problems) if problems.is_empty() => {
                 let spec = Self {
@@ -314,6 +329,8 @@ impl ConfigSpec {
                     machine,
                     startup_script,
                     upstream_auth_address,
+                    server_name_pattern,
+                    domain_join,
                 };
                 let problems = spec.unusable_variables();
                 if problems.is_empty() { Ok(spec) } else { Err(Invalid { problems }) }
@@ -329,6 +346,7 @@ impl ConfigSpec {
             ConnectionPassword::SsoCred => SSO_CRED.into(),
             ConnectionPassword::Secret(name) => json!({ "secret": name }),
         };
+        let join = self.domain_join.as_ref();
         json!({
             "name": self.name,
             "enabled": self.enabled,
@@ -350,6 +368,10 @@ impl ConfigSpec {
             "machine": self.machine,
             "startup_script": self.startup_script.as_ref().map(Script::source),
             "upstream_auth_address": self.upstream_auth_address,
+            "server_name_pattern": self.server_name_pattern,
+            "ad_directory": join.map(|join| &join.directory),
+            "ad_computer_ou_dn": join.map(|join| &join.ou),
+            "ad_recursive_cleanup": join.map(|join| join.recursive_cleanup),
         })
     }
 
@@ -384,16 +406,30 @@ impl ConfigSpec {
                 ),
             );
         }
-        let uses_token =
-            self.startup_script.as_ref().is_some_and(|script| script.variables().contains(&Variable::CheckinJwt));
-        if self.require_checkin && !uses_token {
+        let uses = |variable| self.startup_script.as_ref().is_some_and(|script| script.variables().contains(&variable));
+        if self.require_checkin && !uses(Variable::CheckinJwt) {
             warn(
                 "require_checkin",
                 "true".into(),
                 "the startup script does not use {checkin_jwt}; unless the image knows another way to check in, no server will ever be ready",
             );
         }
-        if self.boot_deadline < 120 * SECOND && self.require_checkin {
+        let joins = self.domain_join.is_some();
+        if joins && !uses(Variable::AdJoinCredential) {
+            warn(
+                "ad_directory",
+                "set".into(),
+                "the startup script does not use {ad_join_credential}, without which no machine joins, and none is ready before it has joined",
+            );
+        }
+        if joins && uses(Variable::AdJoinCredential) {
+            warn(
+                "startup_script",
+                "{ad_join_credential}".into(),
+                "every process of the machine can read its start-up data; the credential is worth nothing once the machine has joined and changed it",
+            );
+        }
+        if self.boot_deadline < 120 * SECOND && (self.require_checkin || joins) {
             warn(
                 "boot_deadline",
                 Span(self.boot_deadline).to_string(),
@@ -420,7 +456,10 @@ impl ConfigSpec {
                     "only a static password is known when a machine starts; set connection_password to {\"secret\": NAME}",
                 ),
             },
-            Variable::AdJoinCredential | Variable::Domain => Some("this config joins no Active Directory domain"),
+            Variable::AdJoinCredential | Variable::Domain => self
+                .domain_join
+                .is_none()
+                .then_some("this config joins no Active Directory domain; set ad_directory and ad_computer_ou_dn"),
             Variable::UpstreamAuthAddress => {
                 self.upstream_auth_address.is_none().then_some("set upstream_auth_address")
             }
@@ -489,6 +528,15 @@ fn read_password(fields: &mut Fields<'_>) -> ConnectionPassword {
     }
     fields.problem(Problem::new(name, "something else (not shown)", ALLOWED));
     ConnectionPassword::Prompt
+}
+
+fn read_pattern(fields: &mut Fields<'_>) -> NamePattern {
+    let name = "server_name_pattern";
+    let Some(text) = fields.text(name).filter(|text| !text.is_empty()) else { return NamePattern::default() };
+    text.parse().unwrap_or_else(|error: InvalidPattern| {
+        fields.problem(Problem::new(name, shown(&Value::String(text.clone())), error.to_string()));
+        NamePattern::default()
+    })
 }
 
 fn read_script(fields: &mut Fields<'_>) -> Option<Script> {

@@ -10,7 +10,7 @@ use crate::id::{ConfigId, ConfigName, ServerId, SessionId};
 use crate::input::{Answer, Fact, Input, Refusal};
 use crate::report::What;
 use crate::row::RowKey;
-use crate::server::{CheckIn, DeleteReason, DrainReason, Phase, PhaseKind};
+use crate::server::{CheckIn, DeleteReason, DrainReason, Phase};
 use crate::session::{EndReason, Session, SessionRequest, SessionState};
 use crate::state::{Config, Edition, State};
 
@@ -24,6 +24,10 @@ impl State {
         let result = match input.fact {
             Fact::ProviderKnown(name, capabilities) => {
                 self.providers.entry(name).or_default().capabilities = Some(capabilities);
+                Ok(Answer::Done)
+            }
+            Fact::DirectoryKnown(name, facts) => {
+                self.directories.entry(name).or_default().facts = Some(facts);
                 Ok(Answer::Done)
             }
             Fact::PoolSet(spec) => self.set_pool(*spec),
@@ -80,11 +84,13 @@ impl State {
         config.editions.insert(config.current, Edition { spec: Arc::new(*spec), servers: 0 });
         // What failed under the old settings may work under the new ones.
         config.memory.create = None;
+        config.memory.directory = None;
         config.memory.boot = None;
         self.journal.changed.insert(RowKey::Config(id, old + 1));
         self.journal.changed.insert(RowKey::Memory(id));
         let is_on = config.is_on();
         self.event(What::ConfigSet { config: name, generation: old + 1 });
+        self.retry_unenrolling(id);
         // Servers keep what they were born with; only whether there are to be any concerns them.
         if is_on != was_on {
             self.touch_servers_of(id);
@@ -186,7 +192,7 @@ impl State {
 
     fn check_in(&mut self, id: ServerId, status: &str, message: &str, progress: u8) -> Outcome {
         let server = self.servers.get(&id).ok_or(Refusal::UnknownServer { server: id })?;
-        if server.phase.kind() == PhaseKind::Deleting {
+        if server.phase.kind().is_going() {
             return Err(Refusal::CheckInTooLate { server: id });
         }
         let shorten = |text: &str| -> String { text.chars().take(TEXT_CHARS_MAX).collect() };
@@ -205,9 +211,11 @@ impl State {
         let now = self.now;
         let why = DrainReason::Operator;
         match server.phase {
-            Phase::Deleting { .. } => return Err(Refusal::AlreadyDeleting { server: id }),
+            Phase::Deleting { .. } | Phase::Unenrolling { .. } => return Err(Refusal::AlreadyDeleting { server: id }),
             // A server that nobody can be on has nothing to drain.
-            Phase::Creating { .. } | Phase::Starting { .. } => self.delete_server(id, DeleteReason::Operator),
+            Phase::Enrolling { .. } | Phase::Creating { .. } | Phase::Starting { .. } => {
+                self.delete_server(id, DeleteReason::Operator)
+            }
             Phase::Ready { .. } => {
                 self.enter_phase(id, Phase::Draining { since: now, why }, Some(alloc::format!("{why}")))
             }
@@ -226,7 +234,7 @@ impl State {
                 self.enter_phase(id, Phase::Ready { since }, Some("drain taken back by an operator".into()));
                 Ok(Answer::Done)
             }
-            Phase::Deleting { .. } => Err(Refusal::AlreadyDeleting { server: id }),
+            Phase::Deleting { .. } | Phase::Unenrolling { .. } => Err(Refusal::AlreadyDeleting { server: id }),
             _ => Err(Refusal::NotDraining { server: id }),
         }
     }
@@ -234,7 +242,7 @@ impl State {
     fn delete_asked(&mut self, id: ServerId, force: bool) -> Outcome {
         let server = self.servers.get(&id).ok_or(Refusal::UnknownServer { server: id })?;
         let sessions = server.sessions;
-        if server.phase.kind() == PhaseKind::Deleting {
+        if server.phase.kind().is_going() {
             return Err(Refusal::AlreadyDeleting { server: id });
         }
         if sessions > 0 && !force {

@@ -362,13 +362,18 @@ impl ServerKey {
         half
     }
 
-    /// The machine's name: `kasm-` and ten characters of `a-z2-7`, 15 in all, so that it is a valid NetBIOS name
-    /// (MS-NBTE 2.2.1) and a valid host name (RFC 1123) on every system.
+    /// The machine's name where its config says nothing else: `kasm-` and ten characters of `a-z2-7`, 15 in all, so that it
+    /// is a valid NetBIOS name (MS-NBTE 2.2.1) and a valid host name (RFC 1123) on every system. See
+    /// [`NamePattern`](crate::config::NamePattern).
     pub fn machine_name(&self) -> MachineName {
+        MachineName(format!("kasm-{}", self.random_text(10)))
+    }
+
+    /// Up to 32 characters of `a-z2-7`, derived from the pool and the number: five bits each.
+    pub(crate) fn random_text(&self, chars: usize) -> String {
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let digest = self.pool.digest("name", &self.server.serial().to_be_bytes());
-        let tail = digest.iter().take(10).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
-        MachineName(format!("kasm-{}", tail.collect::<String>()))
+        digest.iter().take(chars).map(|byte| char::from(ALPHABET[usize::from(byte & 31)])).collect()
     }
 }
 
@@ -378,12 +383,17 @@ impl fmt::Display for ServerKey {
     }
 }
 
-/// The computer name of a machine, at most 15 characters; made by [`ServerKey::machine_name`].
+/// The computer name of a machine, at most 15 characters; made by
+/// [`NamePattern::name_of`](crate::config::NamePattern::name_of).
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct MachineName(String);
 
 impl MachineName {
+    pub(crate) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

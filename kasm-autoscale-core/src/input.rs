@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use crate::command::Outcome;
 use crate::config::{ConfigSpec, PoolSpec};
-use crate::id::{CommandId, ConfigName, ProviderName, ServerId, SessionId, UserName};
-use crate::ports::Capabilities;
+use crate::id::{CommandId, ConfigName, DirectoryName, ProviderName, ServerId, SessionId, UserName};
+use crate::ports::{Capabilities, DirectoryFacts};
 use crate::session::SessionRequest;
 
 /// A number by which the host knows the caller whom an [`Answer`] is for. The pool only hands it back.
@@ -37,6 +37,8 @@ impl From<Fact> for Input {
 pub enum Fact {
     /// A provider is set up under this name. Told after every start, and again when its capabilities change.
     ProviderKnown(ProviderName, Capabilities),
+    /// A directory is set up under this name. Told after every start, and again when what it says of itself changes.
+    DirectoryKnown(DirectoryName, DirectoryFacts),
     /// The pool's own settings are these. Its ids cannot change.
     PoolSet(Box<PoolSpec>),
     /// The config of this name is this, whether it was there before or not.

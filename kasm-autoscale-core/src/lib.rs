@@ -29,6 +29,8 @@ pub mod capacity;
 pub mod check;
 pub mod command;
 pub mod config;
+mod directories;
+mod enrolment;
 pub mod execute;
 mod facts;
 pub mod fields;

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 
 /// How many complete listings in a row must miss a machine before it counts as lost, and how many must show one that no row
 /// knows before it is deleted: one listing alone proves nothing.
-const SIGHTINGS: u32 = 2;
+pub(crate) const SIGHTINGS: u32 = 2;
 
 impl State {
     /// A listing has come in, or has failed.
@@ -101,7 +101,7 @@ impl State {
         for id in absent {
             match self.servers[&id].phase {
                 Phase::Deleting { call: DeleteCall::Confirm { accepted_at }, .. } if began >= accepted_at => {
-                    self.remove_server(id, None)
+                    self.machine_gone(id, None)
                 }
                 Phase::Starting { .. } | Phase::Ready { .. } | Phase::Draining { .. } => self.count_absence(id),
                 _ => {}

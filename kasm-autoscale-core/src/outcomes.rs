@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 
 use crate::backoff::{Backoff, retry_wait};
 use crate::command::Outcome;
-use crate::id::{CommandId, ConfigId, ProviderName, ServerId};
+use crate::id::{CommandId, ConfigId, ServerId};
 use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Progress, ProviderError};
 use crate::report::{BackoffKind, What};
 use crate::row::RowKey;
@@ -20,22 +20,34 @@ impl State {
     /// An outcome has come in. One that nobody waits for any more is of another life of this process: it is ignored.
     pub(crate) fn finished(&mut self, command: CommandId, outcome: Outcome) {
         let Some(in_flight) = self.in_flight.remove(&command) else { return };
-        if let (Some(error), Some(provider)) = (call_error(&outcome), &in_flight.provider) {
-            self.note_failure(&in_flight, provider.clone(), error);
+        if let Some(error) = call_error(&outcome) {
+            self.note_failure(&in_flight, error);
         }
         match in_flight.subject {
             Subject::Server(id) => self.server_outcome(id, command, &in_flight, outcome),
             Subject::Listing(name) => self.listing_outcome(&name, in_flight.sent_at, outcome),
             Subject::Orphan(name, machine) => self.orphan_outcome(&name, &machine, outcome),
+            Subject::ComputerListing(name) => self.computers_outcome(&name, outcome),
+            Subject::OrphanComputer(name, computer) => self.orphan_computer_outcome(&name, &computer, &outcome),
         }
     }
 
-    fn note_failure(&mut self, in_flight: &InFlight, provider: ProviderName, error: String) {
+    fn note_failure(&mut self, in_flight: &InFlight, error: String) {
         // A listing that goes on failing is told once; the count is in the metrics.
-        let repeated = matches!(&in_flight.subject, Subject::Listing(name) if self.providers.get(name).is_some_and(|known| known.failures > 0));
-        if !repeated {
-            let server = if let Subject::Server(id) = in_flight.subject { Some(id) } else { None };
-            self.event(What::CallFailed { provider, verb: in_flight.verb.into(), server, error });
+        let failures = match &in_flight.subject {
+            Subject::Listing(name) => self.providers.get(name).map_or(0, |known| known.failures),
+            Subject::ComputerListing(name) => self.directories.get(name).map_or(0, |known| known.failures),
+            _ => 0,
+        };
+        if failures > 0 {
+            return;
+        }
+        let server = if let Subject::Server(id) = in_flight.subject { Some(id) } else { None };
+        let verb = in_flight.verb.into();
+        if let Some(provider) = in_flight.provider.clone() {
+            self.event(What::CallFailed { provider, verb, server, error });
+        } else if let Some(directory) = in_flight.directory.clone() {
+            self.event(What::DirectoryCallFailed { directory, verb, server, error });
         }
     }
 
@@ -56,7 +68,7 @@ impl State {
             ("delete", Outcome::Progress(Err(error))) => self.delete_failed(id, Some(&error)),
             ("delete", _) => self.delete_failed(id, None),
             ("probe", outcome) => self.probed(id, matches!(outcome, Outcome::Probed(Ok(())))),
-            _ => {}
+            (verb, outcome) => self.directory_outcome(id, verb, in_flight.sent_at, outcome),
         }
     }
 
@@ -99,7 +111,14 @@ impl State {
                 self.forgive_create(self.servers[&id].config);
                 self.enter_phase(
                     id,
-                    Phase::Starting { deadline, running: false, answered: false, probe_at: now },
+                    Phase::Starting {
+                        deadline,
+                        running: false,
+                        answered: false,
+                        probe_at: now,
+                        joined: false,
+                        join_at: now,
+                    },
                     None,
                 );
             }
@@ -122,9 +141,9 @@ impl State {
         self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
         // The very first call failed for certain, so there is nothing to delete. After an unsure one there might be.
         let only_call = matches!(self.servers[&id].phase, Phase::Creating { call: CreateCall::Intended, .. });
-        let reason = DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() };
         if only_call {
-            self.remove_server(id, Some(reason.to_string()));
+            let why = DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() };
+            self.machine_gone(id, Some(why));
         }
     }
 
@@ -168,7 +187,7 @@ impl State {
         match &server.phase {
             Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
                 if began >= *since + lag {
-                    self.remove_server(id, Some("looked up: no machine was made".into()));
+                    self.machine_gone(id, Some(DeleteReason::NotMade));
                 } else {
                     let again = (*since + lag).min(now + self.poll_busy(id));
                     self.edit_server(id, |server| {
@@ -179,10 +198,10 @@ impl State {
                 }
             }
             Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => {
-                self.remove_server(id, None)
+                self.machine_gone(id, None)
             }
             Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.named_at + lag => {
-                self.remove_server(id, None)
+                self.machine_gone(id, None)
             }
             Phase::Deleting { call, .. } => {
                 let proof =
@@ -218,7 +237,7 @@ impl State {
             return;
         }
         if matches!(progress, Progress::Done { .. }) {
-            self.remove_server(id, None);
+            self.machine_gone(id, None);
             return;
         }
         let now = self.now;
@@ -250,11 +269,14 @@ impl State {
     /// Starts deleting a server's machine, wherever it stands. A server whose create has not left yet has none.
     pub(crate) fn delete_server(&mut self, id: ServerId, why: DeleteReason) {
         let Some(server) = self.servers.get(&id) else { return };
+        if server.phase.kind() == PhaseKind::Enrolling {
+            return self.leave_enrolling(id, why);
+        }
         let now = self.now;
         let call = match (&server.machine, &server.phase) {
             (Some(_), _) => DeleteCall::Send,
             (None, Phase::Creating { call: CreateCall::Intended, .. }) if server.busy.is_none() => {
-                self.remove_server(id, Some(why.to_string()));
+                self.machine_gone(id, Some(why));
                 return;
             }
             (None, Phase::Creating { call: CreateCall::Unsure { since, .. }, .. }) => {
@@ -308,7 +330,7 @@ impl State {
             (PhaseKind::Ready | PhaseKind::Draining, MachineState::Deleting | MachineState::Deleted) => {
                 self.lose(id, DeleteReason::MachineLost)
             }
-            (PhaseKind::Deleting, MachineState::Deleted) => self.remove_server(id, None),
+            (PhaseKind::Deleting, MachineState::Deleted) => self.machine_gone(id, None),
             (PhaseKind::Deleting, state) => self.still_there(id, *state == MachineState::Deleting),
             _ => {}
         }
@@ -382,6 +404,11 @@ impl State {
                 let last = memory.create.as_ref().map(|(_, backoff)| backoff);
                 memory.create = Some((error_kind, Backoff::after(last, kind, now, retry_after, error, (pool, config))));
             }
+            BackoffKind::Directory(error_kind) => {
+                let last = memory.directory.as_ref().map(|(_, backoff)| backoff);
+                let backoff = Backoff::after(last, kind, now, retry_after, error, (pool, config));
+                memory.directory = Some((error_kind, backoff));
+            }
             BackoffKind::Boot => {
                 memory.boot = Some(Backoff::after(memory.boot.as_ref(), kind, now, retry_after, error, (pool, config)))
             }
@@ -393,6 +420,14 @@ impl State {
     fn forgive_create(&mut self, config: ConfigId) {
         if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.create.is_some()) {
             known.memory.create = None;
+            self.journal.changed.insert(RowKey::Memory(config));
+        }
+    }
+
+    /// The directory makes computer objects again.
+    pub(crate) fn forgive_directory(&mut self, config: ConfigId) {
+        if let Some(known) = self.configs.get_mut(&config).filter(|known| known.memory.directory.is_some()) {
+            known.memory.directory = None;
             self.journal.changed.insert(RowKey::Memory(config));
         }
     }
@@ -419,7 +454,7 @@ impl State {
     }
 }
 
-/// The error of a call to a provider, in words; a probe that finds no answer is no such error.
+/// The error of a call to a provider or directory, in words; a probe that finds no answer is no such error.
 fn call_error(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Probed(_) => None,

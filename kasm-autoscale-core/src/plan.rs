@@ -30,6 +30,8 @@ impl State {
         self.forget_empty_configs();
         self.delete_orphans();
         self.list_providers();
+        self.remove_orphan_computers();
+        self.list_directories();
     }
 
     /// When a config that backs off, and has nothing to do for itself, could take over some of those who wait for others.
@@ -78,7 +80,7 @@ impl State {
         let config = &self.configs[&id];
         let missing = short(supply.target, config.tally.free, config.tally.coming);
         let wanted = servers_for(missing, config.spec().max_sessions_per_server);
-        let (now_made, held_back) = allowed(wanted, &self.limits(config));
+        let (now_made, held_back) = allowed(wanted.min(self.names_left(config).max(1)), &self.limits(config));
         for _ in 0..now_made {
             self.make_server(id);
         }
@@ -118,29 +120,51 @@ impl State {
         let stop = match (provider, backing_off) {
             (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
             (Some(_), Some((kind, until, failures))) => Some(Waiting::BackingOff { until, kind, failures }),
+            _ if let Some(directory) = self.directory_missing(spec) => Some(Waiting::DirectoryMissing { directory }),
+            _ if self.names_left(config) == 0 => {
+                Some(Waiting::NamesUsedUp { pattern: spec.server_name_pattern.clone() })
+            }
             _ => None,
         };
-        let tried = |kind| if kind == BackoffKind::Boot { phases.creating + phases.starting } else { phases.creating };
+        let tried = |kind| match kind {
+            BackoffKind::Directory(_) => phases.enrolling,
+            BackoffKind::Provider(_) => phases.making(),
+            BackoffKind::Boot => phases.making() + phases.starting,
+        };
         Limits {
             live: config.tally.live() + config.orphans,
             max_servers: spec.max_servers,
-            creating: phases.creating,
+            creating: phases.making(),
             creating_max: provider.map_or(0, |provider| provider.creates_in_flight_max),
             trying: failing.map(|(kind, _, failures)| (tried(kind), Waiting::Trying { kind, failures })),
             stop,
         }
     }
 
+    /// How many of the next servers would have a name of this config's pattern.
+    fn names_left(&self, config: &Config) -> u32 {
+        let next = self.row.next_server;
+        let end = config.spec().server_name_pattern.last_serial().saturating_add(1);
+        u32::try_from(end.saturating_sub(next)).unwrap_or(u32::MAX)
+    }
+
     /// The failure a config backs off from the longest.
     fn failing(&self, config: &Config) -> Option<(BackoffKind, Timestamp, u32)> {
         let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
         let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
-        let worst = create.into_iter().chain(boot).max_by_key(|(_, backoff)| backoff.until);
+        let directory =
+            config.memory.directory.as_ref().map(|(kind, backoff)| (BackoffKind::Directory(*kind), backoff));
+        let worst = create.into_iter().chain(directory).chain(boot).max_by_key(|(_, backoff)| backoff.until);
         worst.map(|(kind, backoff)| (kind, backoff.until, backoff.failures))
     }
 
     fn make_server(&mut self, id: ConfigId) {
         let config = &self.configs[&id];
+        let deadline = self.now + config.spec().boot_deadline;
+        let phase = match config.spec().domain_join {
+            Some(_) => Phase::Enrolling { asked: None, tries: 0, ask_at: self.now, deadline },
+            None => Phase::Creating { call: CreateCall::Intended, deadline },
+        };
         let server = Server {
             id: ServerId::new(self.row.next_server),
             slot: self.slots.first_missing(),
@@ -148,14 +172,16 @@ impl State {
             generation: config.current,
             created_at: self.now,
             machine: None,
+            computer: None,
             address: None,
             taken: 0,
             check_in: None,
-            phase: Phase::Creating { call: CreateCall::Intended, deadline: self.now + config.spec().boot_deadline },
+            phase,
             sessions: 0,
             busy: None,
             absent: 0,
             named_at: Timestamp::default(),
+            enrolled_at: Timestamp::default(),
         };
         let what = What::Server {
             server: server.id,
@@ -344,7 +370,7 @@ impl State {
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         let timers = self.timers.first().map(|(at, _)| *at);
         let configs = self.configs.values().filter_map(|config| config.wake_at);
-        timers.into_iter().chain(configs).chain(self.next_listing()).min()
+        timers.into_iter().chain(configs).chain(self.next_listing()).chain(self.next_computer_listing()).min()
     }
 
     fn next_listing(&self) -> Option<Timestamp> {

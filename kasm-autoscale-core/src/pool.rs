@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::config::{ConfigSpec, PoolSpec};
-use crate::id::{ConfigName, ServerId, SessionId};
+use crate::id::{ConfigName, MachineName, ServerId, SessionId};
 use crate::input::Input;
 use crate::ports::Address;
 use crate::report::{BackoffKind, BackoffReport, ConfigReport, Report, Supply};
@@ -70,20 +70,25 @@ impl Pool {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].key() == pair[1].key()) {
             return Err(RestoreError::Twice(alloc::format!("{}", pair[0].key())));
         }
-        let unanswered = |row: &Row| {
-            matches!(row, Row::Server(Server { phase: Phase::Creating { call: CreateCall::Intended, .. }, .. }))
+        let renewed = |row: &Row| match row {
+            Row::Pool(pool) => pool.format != ROW_FORMAT,
+            Row::Server(server) => {
+                matches!(server.phase, Phase::Creating { call: CreateCall::Intended, .. } | Phase::Enrolling { .. })
+            }
+            _ => false,
         };
-        let doubtful: Vec<RowKey> = sorted.iter().filter(|row| unanswered(row)).map(Row::key).collect();
+        let doubtful: Vec<RowKey> = sorted.iter().filter(|row| renewed(row)).map(Row::key).collect();
         let mut rows = sorted.into_iter();
         let Some(Row::Pool(pool)) = rows.next() else { return Err(RestoreError::NoPool) };
         if pool.format > ROW_FORMAT {
             return Err(RestoreError::LaterFormat { found: pool.format, known: ROW_FORMAT });
         }
-        let mut state = State::new(pool, now);
+        // From now on there may be rows that only this format knows.
+        let mut state = State::new(PoolRow { format: ROW_FORMAT, ..pool }, now);
         for row in rows {
             state.restore_row(row)?;
         }
-        // All is as it was stored, but for the creates that are in doubt from now on.
+        // All is as it was stored, but for the calls that are in doubt from now on.
         state.journal.changed = doubtful.into_iter().collect();
         Ok(Self { state })
     }
@@ -137,6 +142,13 @@ impl Pool {
         self.state.born_with(server)
     }
 
+    /// The computer name of a server's machine.
+    pub fn name_of(&self, server: &Server) -> MachineName {
+        let key = self.state.key(server.id);
+        // No server is made whose number has no name.
+        self.born_with(server).server_name_pattern.name_of(&key).unwrap_or_else(|| key.machine_name())
+    }
+
     /// Where users reach a server: its config's fixed address if it has one, else the machine's. `None` before it has one.
     pub fn address(&self, server: &Server) -> Option<Address> {
         let target = crate::advance::probe_target(server, self.born_with(server))?;
@@ -162,12 +174,14 @@ impl Pool {
     pub fn report(&self) -> Report {
         let state = &self.state;
         let orphans = state.providers.values().flat_map(|provider| provider.orphans.keys().cloned());
+        let orphan_computers = state.directories.values().flat_map(|directory| directory.orphans.keys().cloned());
         Report {
             pool: state.row.spec.name.clone(),
             waiting: u32::try_from(state.queue.len()).unwrap_or(u32::MAX),
             sessions: state.active,
             configs: state.configs.values().map(|config| state.report_config(config)).collect(),
             orphans: orphans.collect(),
+            orphan_computers: orphan_computers.collect(),
         }
     }
 
@@ -248,7 +262,12 @@ impl State {
         }
         let now = self.now;
         // What is not stored begins anew, also where the rows never left the memory of this process.
-        (server.sessions, server.busy, server.absent, server.named_at) = (0, None, 0, now);
+        (server.sessions, server.busy, server.absent) = (0, None, 0);
+        (server.named_at, server.enrolled_at) = (now, now);
+        if let Phase::Enrolling { asked, ask_at, .. } = &mut server.phase {
+            // The same of the request for its computer object, which is made again.
+            (*asked, *ask_at) = (Some(now), now);
+        }
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended
         {
@@ -263,6 +282,8 @@ impl State {
         let spec = config.spec();
         let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
         let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
+        let directory =
+            config.memory.directory.as_ref().map(|(kind, backoff)| (BackoffKind::Directory(*kind), backoff));
         let old = |server: &&Server| server.config == config.id && server.generation != config.current;
         ConfigReport {
             config: spec.name.clone(),
@@ -278,10 +299,12 @@ impl State {
             decided_at: config.decided_at,
             backoffs: create
                 .into_iter()
+                .chain(directory)
                 .chain(boot)
                 .map(|(kind, backoff)| BackoffReport { kind, backoff: backoff.clone() })
                 .collect(),
             out_of_date: self.servers.values().filter(old).map(|server| server.id).collect(),
+            cleanups: self.cleanups(config.id),
         }
     }
 }

@@ -9,8 +9,9 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
-use crate::id::{ConfigName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
-use crate::ports::{ErrorKind, MachineRef};
+use crate::config::NamePattern;
+use crate::id::{ConfigName, DirectoryName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
+use crate::ports::{ComputerRef, DirectoryErrorKind, ErrorKind, MachineRef};
 use crate::server::PhaseKind;
 use crate::session::EndReason;
 use crate::time::{Span, Timestamp};
@@ -152,6 +153,16 @@ pub enum Waiting {
         /// The name.
         provider: ProviderName,
     },
+    /// The host has no directory of this name.
+    DirectoryMissing {
+        /// The name.
+        directory: DirectoryName,
+    },
+    /// The next server's number does not fit into the config's `server_name_pattern`.
+    NamesUsedUp {
+        /// The pattern.
+        pattern: NamePattern,
+    },
 }
 
 impl fmt::Display for Waiting {
@@ -164,6 +175,13 @@ impl fmt::Display for Waiting {
             }
             Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
             Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
+            Self::DirectoryMissing { directory } => write!(f, "there is no directory {directory:?}"),
+            Self::NamesUsedUp { pattern } => {
+                write!(
+                    f,
+                    "server_name_pattern {pattern} has no name left; give it less text around {{number}}, or {{random}}"
+                )
+            }
         }
     }
 }
@@ -174,6 +192,8 @@ impl fmt::Display for Waiting {
 pub enum BackoffKind {
     /// The provider refused or failed.
     Provider(ErrorKind),
+    /// The directory refused or failed to make a computer object.
+    Directory(DirectoryErrorKind),
     /// Servers were made and did not become ready, or broke.
     Boot,
 }
@@ -182,6 +202,7 @@ impl fmt::Display for BackoffKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Provider(kind) => write!(f, "{kind}"),
+            Self::Directory(kind) => write!(f, "directory: {kind}"),
             Self::Boot => f.write_str("servers do not become ready"),
         }
     }
@@ -247,6 +268,17 @@ pub enum What {
         /// The error.
         error: String,
     },
+    /// A call to a directory failed, or its answer was lost.
+    DirectoryCallFailed {
+        /// The directory.
+        directory: DirectoryName,
+        /// The verb: `enroll`, `unenroll`, `list_computers`, ...
+        verb: String,
+        /// For which server, if for one.
+        server: Option<ServerId>,
+        /// The error.
+        error: String,
+    },
     /// A session was placed on a server.
     SessionPlaced {
         /// The session.
@@ -286,6 +318,22 @@ pub enum What {
         /// The machine.
         machine: MachineRef,
     },
+    /// A computer object bears our mark and no row knows it. It is removed when a second complete listing shows it.
+    OrphanComputerSeen {
+        /// The directory.
+        directory: DirectoryName,
+        /// The object.
+        computer: ComputerRef,
+        /// The computer's name.
+        name: String,
+    },
+    /// Such a computer object is being removed.
+    OrphanComputerRemoved {
+        /// The directory.
+        directory: DirectoryName,
+        /// The object.
+        computer: ComputerRef,
+    },
 }
 
 impl fmt::Display for What {
@@ -301,6 +349,12 @@ impl fmt::Display for What {
             Self::CallFailed { provider, verb, server: Some(server), error } => {
                 write!(f, "{provider}: {verb} for {server} failed: {error}")
             }
+            Self::DirectoryCallFailed { directory, verb, server: None, error } => {
+                write!(f, "{directory}: {verb} failed: {error}")
+            }
+            Self::DirectoryCallFailed { directory, verb, server: Some(server), error } => {
+                write!(f, "{directory}: {verb} for {server} failed: {error}")
+            }
             Self::SessionPlaced { session, user, server, waited } if waited.is_zero() => {
                 write!(f, "{session} of {user} placed on {server}")
             }
@@ -313,6 +367,12 @@ impl fmt::Display for What {
                 write!(f, "{provider}: machine {machine} bears our mark and no row knows it")
             }
             Self::OrphanDeleted { provider, machine } => write!(f, "{provider}: deleting unknown machine {machine}"),
+            Self::OrphanComputerSeen { directory, computer, name } => {
+                write!(f, "{directory}: computer object {name} ({computer}) bears our mark and no row knows it")
+            }
+            Self::OrphanComputerRemoved { directory, computer } => {
+                write!(f, "{directory}: removing unknown computer object {computer}")
+            }
         }
     }
 }
@@ -330,6 +390,8 @@ pub struct Report {
     pub configs: Vec<ConfigReport>,
     /// Machines with our mark that no row knows.
     pub orphans: Vec<MachineRef>,
+    /// Computer objects with our mark that no row knows.
+    pub orphan_computers: Vec<ComputerRef>,
 }
 
 /// A config at one moment.
@@ -361,11 +423,57 @@ pub struct ConfigReport {
     pub backoffs: Vec<BackoffReport>,
     /// Servers born with an earlier edition of the config. They stay as they are.
     pub out_of_date: Vec<ServerId>,
+    /// Servers whose computer objects could not be removed so far. They count until they are.
+    pub cleanups: Vec<CleanupReport>,
+}
+
+/// A computer object that could not be removed so far.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CleanupReport {
+    /// The server. Its machine is gone.
+    pub server: ServerId,
+    /// The object; `None`: it is looked for.
+    pub computer: Option<ComputerRef>,
+    /// How many tries failed.
+    pub tries: u32,
+    /// When the next one is made.
+    pub next_at: Timestamp,
+    /// What kind of failure the last one was.
+    pub kind: DirectoryErrorKind,
+    /// The directory's words.
+    pub error: String,
+}
+
+impl CleanupReport {
+    /// What an operator can do about it, where he must.
+    pub const fn remedy(&self) -> Option<&'static str> {
+        match self.kind {
+            DirectoryErrorKind::HasChildren => {
+                Some("set ad_recursive_cleanup to true in the config, or remove what lies below the object")
+            }
+            DirectoryErrorKind::Protected => {
+                Some("take the protection off in the directory, or remove the object there")
+            }
+            DirectoryErrorKind::Denied => Some("give the directory's account the right to delete it"),
+            DirectoryErrorKind::Invalid => Some("mend the directory's settings"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for CleanupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, tries, next_at, error, .. } = self;
+        write!(f, "the computer object of {server} could not be removed, {tries} tries, next at {next_at}: {error}")?;
+        self.remedy().map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+    }
 }
 
 /// How many servers are in each phase.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PhaseCounts {
+    /// Waiting for their computer objects.
+    pub enrolling: u32,
     /// Being asked for.
     pub creating: u32,
     /// Booting.
@@ -376,6 +484,20 @@ pub struct PhaseCounts {
     pub draining: u32,
     /// Being deleted.
     pub deleting: u32,
+    /// Their computer objects are being removed.
+    pub unenrolling: u32,
+}
+
+impl PhaseCounts {
+    /// All of them: every server that is not proved gone.
+    pub const fn live(&self) -> u32 {
+        self.making() + self.starting + self.ready + self.draining + self.deleting + self.unenrolling
+    }
+
+    /// How many are on their way to a machine: creates that are under way or about to be.
+    pub const fn making(&self) -> u32 {
+        self.enrolling + self.creating
+    }
 }
 
 /// A failure that a config backs off from.

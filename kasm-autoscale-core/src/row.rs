@@ -11,14 +11,16 @@ use crate::command::Command;
 use crate::config::{ConfigSpec, PoolSpec};
 use crate::id::{ConfigId, ServerId, SessionId};
 use crate::input::{Answer, Ticket};
-use crate::ports::ErrorKind;
+use crate::ports::{DirectoryErrorKind, ErrorKind};
 use crate::report::Event;
 use crate::server::Server;
 use crate::session::Session;
 use crate::time::Timestamp;
 
-/// The edition of the row format this code writes. It reads this one and no later one.
-pub const ROW_FORMAT: u32 = 1;
+/// The edition of the row format this code writes. It reads this one and those before, and no later one.
+///
+/// 2: servers that join a domain.
+pub const ROW_FORMAT: u32 = 2;
 
 /// One row of a pool. All rows together are its state.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -114,6 +116,9 @@ pub struct MemoryRow {
     pub config: ConfigId,
     /// Making machines fails, in this way.
     pub create: Option<(ErrorKind, Backoff)>,
+    /// Making computer objects fails, in this way.
+    #[serde(default)]
+    pub directory: Option<(DirectoryErrorKind, Backoff)>,
     /// Servers do not become ready.
     pub boot: Option<Backoff>,
     /// There are servers too many.

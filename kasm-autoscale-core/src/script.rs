@@ -30,8 +30,8 @@
 //!
 //! In bare code, here-strings, here-documents and comments a value may also hold `:` `/` `@`, and in PowerShell `\`, but not
 //! as its first or last character: host names with a port, URLs, `DOMAIN\user` and `user@domain` pass. A value in bare code
-//! that starts with `-` is refused at the beginning of a word, since it would be read as an option. An empty value can stand
-//! only in a quoted string. No value can hold a control character, nor anything that begins like one of the tags by which EC2
+//! that starts with `-` is refused at the beginning of a word, since it would be read as an option, and a number right before
+//! `<` or `>`, since it would be the number of a stream. An empty value can stand only in a quoted string. No value can hold a control character, nor anything that begins like one of the tags by which EC2
 //! divides user data, as `</powershell>` does.
 //!
 //! Where the language leaves open what a piece of text is (a `#` in the middle of a PowerShell word begins a comment or not
@@ -277,7 +277,7 @@ impl Script {
         out.push_str(&self.text[done..]);
         for (start, end, placeholder) in spans {
             // Only the whole text shows what a value makes together with what stands around it.
-            escape::check_surroundings(&out, start..end, self.delimiter(placeholder.context))
+            escape::check_surroundings(&out, start..end, placeholder.context, self.delimiter(placeholder.context))
                 .map_err(|kind| self.refusal(placeholder, kind))?;
         }
         Ok(SecretString::from(out.as_str()))

@@ -1,15 +1,21 @@
 //! A server and its life.
 //!
 //! ```text
-//!  Creating ──► Starting ──► Ready ◄──► Draining
-//!     │  │          │          │           │
-//!     │  └──────────┴──────────┴───────────┴──► Deleting ──► (gone)
-//!     └──────────────────────────────────────────────────────►
+//!  Enrolling ──► Creating ──► Starting ──► Ready ◄──► Draining
+//!    │    │         │   │          │          │           │
+//!    │    │         │   └──────────┴──────────┴───────────┴──► Deleting
+//!    │    │         │                                             │
+//!    │    └─────────┴─────────────────────────────────────────────┴──► Unenrolling ──► (gone)
+//!    └────────────────────────────────────────────────────────────────────────────────────►
 //! ```
 //!
-//! Each phase owns its data; a failure leads forward to `Deleting`, never back. The one way back is from `Draining` to
-//! `Ready`, while nothing has been deleted. A server leaves `Creating` for good without `Deleting` only when it is certain
-//! that no machine was made. `tests/lifecycle.rs` holds this picture as a table against the code.
+//! A server whose machine joins no domain has neither the first nor the last of these phases: its life begins in `Creating`,
+//! and it is gone where another one enters `Unenrolling`.
+//!
+//! Each phase owns its data; a failure leads forward to `Deleting` and `Unenrolling`, never back. The one way back is from
+//! `Draining` to `Ready`, while nothing has been deleted. A server leaves `Creating` for good without `Deleting` only when it
+//! is certain that no machine was made, and `Enrolling` without `Unenrolling` only when it is certain that no computer object
+//! was. `tests/lifecycle.rs` holds this picture as a table against the code.
 
 use alloc::string::String;
 use core::fmt;
@@ -18,7 +24,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{CommandId, ConfigId, ServerId};
-use crate::ports::{Address, ErrorKind, MachineRef, OpRef};
+use crate::ports::{Address, ComputerRef, DirectoryErrorKind, ErrorKind, MachineRef, OpRef};
 use crate::time::Timestamp;
 
 /// A server: the durable record of a machine that is wanted, there, or not yet proved gone.
@@ -36,6 +42,9 @@ pub struct Server {
     pub created_at: Timestamp,
     /// What the provider calls its machine, once known.
     pub machine: Option<MachineRef>,
+    /// What the directory calls its computer object, once known; always `None` where its config joins no domain.
+    #[serde(default)]
+    pub computer: Option<ComputerRef>,
     /// Where its machine is reached, once known.
     pub address: Option<Address>,
     /// How many sessions were ever placed on it.
@@ -56,6 +65,9 @@ pub struct Server {
     /// When this process learnt of its machine: it may be missing from what the provider shows for a while after that.
     #[serde(skip)]
     pub(crate) named_at: Timestamp,
+    /// The same of its computer object.
+    #[serde(skip)]
+    pub(crate) enrolled_at: Timestamp,
 }
 
 /// A command under way, and when to give up waiting for its outcome.
@@ -81,6 +93,19 @@ pub struct CheckIn {
 /// Where a server stands in its life.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Phase {
+    /// Its computer object is being asked for. There is no machine yet.
+    Enrolling {
+        /// The last moment at which a request for the object may have taken effect; `None`: none has, for certain, but for one
+        /// that is under way.
+        asked: Option<Timestamp>,
+        /// Requests so far of which nobody knows what became. The same one is made again: it is answered with the object
+        /// that is there.
+        tries: u32,
+        /// When to ask next.
+        ask_at: Timestamp,
+        /// When the object must be there at the latest.
+        deadline: Timestamp,
+    },
     /// Its machine is being asked for.
     Creating {
         /// What is known of the request.
@@ -98,6 +123,12 @@ pub enum Phase {
         answered: bool,
         /// When to probe the connection port next.
         probe_at: Timestamp,
+        /// Whether the directory says that the machine has joined.
+        #[serde(default)]
+        joined: bool,
+        /// When to ask the directory next.
+        #[serde(default)]
+        join_at: Timestamp,
     },
     /// Ready for users.
     Ready {
@@ -123,6 +154,21 @@ pub enum Phase {
         tries: u32,
         /// When to act next.
         next_at: Timestamp,
+    },
+    /// There is no machine, and its computer object is being removed, or looked for in order to be. That is tried for ever.
+    Unenrolling {
+        /// Since when.
+        since: Timestamp,
+        /// Why the server goes.
+        why: DeleteReason,
+        /// What is known of the removal.
+        call: UnenrollCall,
+        /// Tries that failed so far.
+        tries: u32,
+        /// When to act next.
+        next_at: Timestamp,
+        /// How the last try failed.
+        failure: Option<UnenrollFailure>,
     },
 }
 
@@ -164,6 +210,27 @@ pub enum DeleteCall {
         /// When it was accepted.
         accepted_at: Timestamp,
     },
+}
+
+/// What is known of the removal of a computer object.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum UnenrollCall {
+    /// It is not known whether there is an object. Absence counts from `absent_from` on.
+    Locate {
+        /// From when on a look-up that finds nothing proves that there is nothing.
+        absent_from: Timestamp,
+    },
+    /// The object is known; the request to remove it is to be sent.
+    Send,
+}
+
+/// How a try to remove a computer object failed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UnenrollFailure {
+    /// What kind of failure it was.
+    pub kind: DirectoryErrorKind,
+    /// The directory's words.
+    pub error: String,
 }
 
 /// Why a server takes no new sessions.
@@ -224,6 +291,17 @@ pub enum DeleteReason {
         /// The system's own code.
         code: String,
     },
+    /// A look-up has shown that no machine was made.
+    NotMade,
+    /// Making its computer object failed.
+    EnrollFailed {
+        /// What kind of failure it was.
+        kind: DirectoryErrorKind,
+        /// The directory's own code.
+        code: String,
+    },
+    /// Its computer object vanished before its machine had joined.
+    ComputerLost,
     /// Its machine broke while it was made or while it ran.
     MachineFailed,
     /// Its machine was switched off by somebody else.
@@ -240,6 +318,9 @@ impl fmt::Display for DeleteReason {
             Self::Operator => f.write_str("asked by an operator"),
             Self::BootDeadline { missing } => write!(f, "not ready in time: {missing}"),
             Self::CreateFailed { kind, code } => write!(f, "create failed: {kind} ({code})"),
+            Self::NotMade => f.write_str("looked up: no machine was made"),
+            Self::EnrollFailed { kind, code } => write!(f, "enroll failed: {kind} ({code})"),
+            Self::ComputerLost => f.write_str("computer object is no longer there"),
             Self::MachineFailed => f.write_str("machine failed"),
             Self::MachineStopped => f.write_str("machine was stopped by somebody else"),
             Self::MachineLost => f.write_str("machine is no longer there"),
@@ -251,6 +332,8 @@ impl fmt::Display for DeleteReason {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
+    /// The directory has not made the computer object.
+    Computer,
     /// The provider has not made the machine.
     Machine,
     /// The machine does not run yet.
@@ -259,6 +342,8 @@ pub enum Missing {
     Address,
     /// The connection port does not answer in its protocol.
     Answer,
+    /// The machine has not joined its domain.
+    Joined,
     /// The machine has not checked in.
     CheckIn,
 }
@@ -266,10 +351,12 @@ pub enum Missing {
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Computer => "no computer object was made",
             Self::Machine => "no machine was made",
             Self::Running => "the machine does not run",
             Self::Address => "the machine has no address",
             Self::Answer => "the connection port does not answer",
+            Self::Joined => "the machine has not joined its domain",
             Self::CheckIn => "the machine has not checked in",
         })
     }
@@ -279,6 +366,8 @@ impl fmt::Display for Missing {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseKind {
+    /// [`Phase::Enrolling`]
+    Enrolling,
     /// [`Phase::Creating`]
     Creating,
     /// [`Phase::Starting`]
@@ -289,36 +378,55 @@ pub enum PhaseKind {
     Draining,
     /// [`Phase::Deleting`]
     Deleting,
+    /// [`Phase::Unenrolling`]
+    Unenrolling,
     /// There is no row any more.
     Gone,
 }
 
 impl PhaseKind {
     /// All of them, in the order of a server's life.
-    pub const ALL: [Self; 6] =
-        [Self::Creating, Self::Starting, Self::Ready, Self::Draining, Self::Deleting, Self::Gone];
+    pub const ALL: [Self; 8] = [
+        Self::Enrolling,
+        Self::Creating,
+        Self::Starting,
+        Self::Ready,
+        Self::Draining,
+        Self::Deleting,
+        Self::Unenrolling,
+        Self::Gone,
+    ];
 
     /// Whether a server in this phase may go to `next` in one move. The table of the module's picture.
     pub const fn may_become(self, next: Self) -> bool {
-        use PhaseKind::{Creating, Deleting, Draining, Gone, Ready, Starting};
+        use PhaseKind::{Creating, Deleting, Draining, Enrolling, Gone, Ready, Starting, Unenrolling};
         matches!(
             (self, next),
-            (Creating, Starting | Deleting | Gone)
+            (Enrolling, Creating | Unenrolling | Gone)
+                | (Creating, Starting | Deleting | Unenrolling | Gone)
                 | (Starting, Ready | Deleting)
                 | (Ready, Draining | Deleting)
                 | (Draining, Ready | Deleting)
-                | (Deleting, Gone)
+                | (Deleting, Unenrolling | Gone)
+                | (Unenrolling, Gone)
         )
+    }
+
+    /// Whether the server is on its way out for good.
+    pub const fn is_going(self) -> bool {
+        matches!(self, Self::Deleting | Self::Unenrolling)
     }
 
     /// The word of logs, metrics and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Enrolling => "enrolling",
             Self::Creating => "creating",
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
             Self::Deleting => "deleting",
+            Self::Unenrolling => "unenrolling",
             Self::Gone => "gone",
         }
     }
@@ -338,11 +446,13 @@ impl Phase {
     /// Its kind.
     pub const fn kind(&self) -> PhaseKind {
         match self {
+            Self::Enrolling { .. } => PhaseKind::Enrolling,
             Self::Creating { .. } => PhaseKind::Creating,
             Self::Starting { .. } => PhaseKind::Starting,
             Self::Ready { .. } => PhaseKind::Ready,
             Self::Draining { .. } => PhaseKind::Draining,
             Self::Deleting { .. } => PhaseKind::Deleting,
+            Self::Unenrolling { .. } => PhaseKind::Unenrolling,
         }
     }
 }
@@ -351,6 +461,7 @@ impl Server {
     /// When this server needs a look at the latest, whatever else happens. `None`: only a fact can change anything.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         let act_at = match &self.phase {
+            Phase::Enrolling { ask_at, deadline, .. } => return Some(self.unless_busy(*ask_at).min(*deadline)),
             Phase::Creating { call, deadline } => {
                 let next = match call {
                     CreateCall::Intended => Timestamp::default(),
@@ -359,15 +470,16 @@ impl Server {
                 };
                 return Some(self.unless_busy(next).min(*deadline));
             }
-            Phase::Starting { deadline, running, answered, probe_at } => {
+            Phase::Starting { deadline, running, answered, probe_at, joined, join_at } => {
                 let probing = *running && !*answered && self.address.is_some();
-                let next = if probing { self.unless_busy(*probe_at) } else { *deadline };
-                return Some(next.min(*deadline));
+                let joining = *running && !*joined && self.computer.is_some();
+                let next = [probing.then_some(*probe_at), joining.then_some(*join_at)].into_iter().flatten().min();
+                return Some(next.map_or(*deadline, |next| self.unless_busy(next)).min(*deadline));
             }
             Phase::Ready { .. } => return None,
             Phase::Draining { since, why } if self.sessions == 0 => return Some(drained_at(*since, *why)),
             Phase::Draining { .. } => return None,
-            Phase::Deleting { next_at, .. } => *next_at,
+            Phase::Deleting { next_at, .. } | Phase::Unenrolling { next_at, .. } => *next_at,
         };
         Some(self.unless_busy(act_at))
     }
@@ -379,10 +491,12 @@ impl Server {
     /// What it is still waiting for before it can be ready; `None` if nothing is missing.
     pub fn missing(&self, require_checkin: bool) -> Option<Missing> {
         match &self.phase {
+            Phase::Enrolling { .. } => Some(Missing::Computer),
             Phase::Creating { .. } => Some(Missing::Machine),
             Phase::Starting { running: false, .. } => Some(Missing::Running),
             Phase::Starting { .. } if self.address.is_none() => Some(Missing::Address),
             Phase::Starting { answered: false, .. } => Some(Missing::Answer),
+            Phase::Starting { joined: false, .. } if self.computer.is_some() => Some(Missing::Joined),
             Phase::Starting { .. } if require_checkin && !self.has_checked_in() => Some(Missing::CheckIn),
             _ => None,
         }

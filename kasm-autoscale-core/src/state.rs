@@ -11,10 +11,10 @@ use core::time::Duration;
 
 use crate::command::{Action, Command};
 use crate::config::ConfigSpec;
-use crate::id::{CommandId, ConfigId, ProviderName, ServerId, ServerKey, SessionId, UserName, ZoneName};
+use crate::id::{CommandId, ConfigId, DirectoryName, ProviderName, ServerId, ServerKey, SessionId, UserName, ZoneName};
 use crate::input::{Answer, Ticket};
 use crate::placement::{PlacementIndex, SlotSet};
-use crate::ports::{Capabilities, MachineRef};
+use crate::ports::{Capabilities, ComputerRef, DirectoryFacts, MachineRef};
 use crate::report::{Decision, Event, PhaseCounts, What};
 use crate::row::{MemoryRow, PoolRow, RowKey};
 use crate::server::{Busy, CreateCall, DeleteCall, Phase, PhaseKind, Server};
@@ -31,6 +31,7 @@ pub(crate) struct State {
     pub(crate) servers: BTreeMap<ServerId, Server>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) providers: BTreeMap<ProviderName, Provider>,
+    pub(crate) directories: BTreeMap<DirectoryName, KnownDirectory>,
     /// Sessions that wait, the first to come first.
     pub(crate) queue: BTreeSet<SessionId>,
     pub(crate) waiting_by_zone: BTreeMap<Option<ZoneName>, u32>,
@@ -71,6 +72,7 @@ pub(crate) struct InFlight {
     pub(crate) subject: Subject,
     pub(crate) verb: &'static str,
     pub(crate) provider: Option<ProviderName>,
+    pub(crate) directory: Option<DirectoryName>,
     pub(crate) sent_at: Timestamp,
 }
 
@@ -80,6 +82,8 @@ pub(crate) enum Subject {
     Server(ServerId),
     Listing(ProviderName),
     Orphan(ProviderName, MachineRef),
+    ComputerListing(DirectoryName),
+    OrphanComputer(DirectoryName, ComputerRef),
 }
 
 /// A provider as this pool knows it. Not stored: every start looks anew.
@@ -94,12 +98,32 @@ pub(crate) struct Provider {
     pub(crate) orphans: BTreeMap<MachineRef, Orphan>,
 }
 
-/// A machine with our mark that no row knows.
+/// A machine or computer object with our mark that no row knows.
 #[derive(Debug)]
 pub(crate) struct Orphan {
     pub(crate) config: ConfigId,
     pub(crate) sightings: u32,
     pub(crate) busy: Option<Busy>,
+}
+
+/// A directory as this pool knows it. Not stored either.
+#[derive(Debug, Default)]
+pub(crate) struct KnownDirectory {
+    pub(crate) facts: Option<DirectoryFacts>,
+    pub(crate) list_at: Timestamp,
+    pub(crate) listing: Option<Busy>,
+    pub(crate) failures: u32,
+    pub(crate) orphans: BTreeMap<ComputerRef, Orphan>,
+}
+
+impl KnownDirectory {
+    pub(crate) fn visibility_lag(&self) -> Duration {
+        self.facts.as_ref().map_or(VISIBILITY_LAG_UNKNOWN, |known| known.visibility_lag)
+    }
+
+    pub(crate) fn poll_busy(&self) -> Duration {
+        self.facts.as_ref().map_or(Duration::from_secs(5), |known| known.poll_busy)
+    }
 }
 
 /// How long a machine may stay unseen where the provider is not known.
@@ -155,8 +179,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) const fn live(&self) -> u32 {
-        let phases = &self.phases;
-        phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting
+        self.phases.live()
     }
 
     /// What one server adds.
@@ -165,6 +188,10 @@ impl Tally {
         let used = server.used(spec.reusable);
         let mut tally = Self { sessions: server.sessions, ..Self::default() };
         match &server.phase {
+            Phase::Enrolling { .. } => {
+                tally.phases.enrolling = 1;
+                tally.coming = size;
+            }
             Phase::Creating { call, .. } => {
                 tally.phases.creating = 1;
                 tally.coming = size;
@@ -187,17 +214,20 @@ impl Tally {
                 tally.phases.deleting = 1;
                 tally.watched = u32::from(matches!(call, DeleteCall::Confirm { .. }));
             }
+            Phase::Unenrolling { .. } => tally.phases.unenrolling = 1,
         }
         tally
     }
 
     fn each(&mut self, other: &Self, apply: fn(u32, u32) -> u32) {
         for (mine, theirs) in [
+            (&mut self.phases.enrolling, other.phases.enrolling),
             (&mut self.phases.creating, other.phases.creating),
             (&mut self.phases.starting, other.phases.starting),
             (&mut self.phases.ready, other.phases.ready),
             (&mut self.phases.draining, other.phases.draining),
             (&mut self.phases.deleting, other.phases.deleting),
+            (&mut self.phases.unenrolling, other.phases.unenrolling),
             (&mut self.sessions, other.sessions),
             (&mut self.free, other.free),
             (&mut self.coming, other.coming),
@@ -224,7 +254,7 @@ impl Config {
             current: 0,
             removed: false,
             editions: BTreeMap::new(),
-            memory: MemoryRow { config: id, create: None, boot: None, surplus: None },
+            memory: MemoryRow { config: id, create: None, directory: None, boot: None, surplus: None },
             tally: Tally::default(),
             index: PlacementIndex::new(),
             undoable: BTreeSet::new(),
@@ -286,6 +316,7 @@ impl State {
             servers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             providers: BTreeMap::new(),
+            directories: BTreeMap::new(),
             queue: BTreeSet::new(),
             waiting_by_zone: BTreeMap::new(),
             open_by_user: BTreeMap::new(),
@@ -373,7 +404,8 @@ impl State {
         self.event(What::Server { server: id, config, phase: kind, why });
     }
 
-    /// Takes a server out whose machine is proved gone or was certainly never made.
+    /// Takes a server out of which nothing is left: its machine and its computer object are proved gone, or were certainly
+    /// never made. Whoever knows only of the machine calls [`machine_gone`](State::machine_gone).
     pub(crate) fn remove_server(&mut self, id: ServerId, why: Option<String>) {
         let Some(server) = self.servers.remove(&id) else { return };
         debug_assert!(server.phase.kind().may_become(PhaseKind::Gone), "{id} {} to gone", server.phase.kind());
@@ -474,15 +506,14 @@ impl State {
 
     /// Gives a command out, and says until when its outcome is waited for.
     pub(crate) fn send(&mut self, subject: Subject, action: Action) -> Busy {
-        let known = action
-            .provider()
-            .and_then(|name| self.providers.get(name))
-            .and_then(|provider| provider.capabilities.as_ref());
-        let timeout = known.map_or(Duration::from_secs(10), |capabilities| capabilities.call_timeout);
+        let provider = action.provider().and_then(|name| self.providers.get(name)?.capabilities.as_ref());
+        let directory = action.directory().and_then(|name| self.directories.get(name)?.facts.as_ref());
+        let timeout = provider.map(|known| known.call_timeout).or(directory.map(|known| known.call_timeout));
+        let timeout = timeout.unwrap_or(Duration::from_secs(10));
         let id = CommandId::new(self.next_command);
         self.next_command += 1;
-        let in_flight =
-            InFlight { subject, verb: action.verb(), provider: action.provider().cloned(), sent_at: self.now };
+        let (provider, directory) = (action.provider().cloned(), action.directory().cloned());
+        let in_flight = InFlight { subject, verb: action.verb(), provider, directory, sent_at: self.now };
         self.in_flight.insert(id, in_flight);
         self.journal.commands.push(Command { id, timeout, action });
         Busy { command: id, until: self.now + timeout + OUTCOME_GRACE }

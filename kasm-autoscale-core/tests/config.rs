@@ -1,12 +1,13 @@
 //! Pools and configs as people write them: every mistake is told with its place, and what is read is written as it was.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kasm_autoscale_core::config::{
-    ConfigSpec, ConnectionPassword, ConnectionType, JsonObject, PlacementPolicy, PoolSpec,
+    ConfigSpec, ConnectionPassword, ConnectionType, JsonObject, NamePattern, PlacementPolicy, PoolSpec,
 };
 use kasm_autoscale_core::fields::{Fields, Problem, nearest, shown};
-use kasm_autoscale_core::id::{DeploymentId, PoolId, ProviderName};
+use kasm_autoscale_core::id::{DeploymentId, PoolId, ProviderName, ServerId, ServerKey};
 use kasm_autoscale_core::time::{Span, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -27,6 +28,9 @@ fn pool(value: Value) -> Result<PoolSpec, Vec<Problem>> {
 /// A config with one field set, and what is said about it.
 fn said_of(field: &str, value: &Value) -> Vec<String> {
     let mut all = json!({ "name": "aws", "provider": "aws" });
+    if field == "ad_directory" {
+        all["ad_computer_ou_dn"] = json!("OU=x,DC=y");
+    }
     all[field] = value.clone();
     config(all).map_or_else(|problems| problems.iter().map(ToString::to_string).collect(), |_| vec![])
 }
@@ -39,6 +43,8 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
     let script = "x".repeat(ConfigSpec::SCRIPT_BYTES_MAX + 1);
     let password = "\"{sso_cred}\", or {\"secret\": NAME} with the name of a secret that the host keeps; a password itself does not belong here";
     let username = "at most 256 characters, {sso_username} the only placeholder, no other braces or control characters";
+    let alone =
+        "of use only with ad_directory, the LDAP config that makes computer objects; set that too, or leave this out";
     let table: Vec<(&str, Value, String)> = vec![
         ("name", json!("-x"), format!("given \"-x\"; {NAME}")),
         ("name", json!(7), "given 7; a text in quotes".into()),
@@ -94,6 +100,14 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
         ("startup_script", json!(script), "given 262145 bytes; at most 262144 bytes".into()),
         ("startup_script", json!(5), "given 5; a text in quotes".into()),
         ("upstream_auth_address", json!(5), "given 5; a text in quotes".into()),
+        (
+            "server_name_pattern",
+            json!("desk"),
+            "given \"desk\"; exactly one of {random} and {number}, as in \"kasm-{random}\"".into(),
+        ),
+        ("ad_directory", json!(5), "given 5; a text in quotes".into()),
+        ("ad_computer_ou_dn", json!("OU=x"), format!("given \"OU=x\"; {alone}")),
+        ("ad_recursive_cleanup", json!(true), format!("given true; {alone}")),
         ("max_server", json!(5), "given 5; no such field; did you mean \"max_servers\"?".into()),
     ];
     for (field, value, expected) in table {
@@ -101,7 +115,7 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
     }
     // Every field that is read has a mistake in the table above: these are all of them.
     let fields = config(json!({ "name": "a", "provider": "b" })).unwrap().to_json();
-    assert_eq!(fields.as_object().unwrap().len(), 20);
+    assert_eq!(fields.as_object().unwrap().len(), 24);
 }
 
 #[test]
@@ -156,7 +170,9 @@ fn variables_that_will_never_have_a_value_are_told() {
     );
     assert_eq!(
         said(json!({ "startup_script": "'{domain}'" })),
-        ["startup_script: given {domain}; this config joins no Active Directory domain"]
+        [
+            "startup_script: given {domain}; this config joins no Active Directory domain; set ad_directory and ad_computer_ou_dn"
+        ]
     );
     assert_eq!(
         said(json!({ "startup_script": "'{upstream_auth_address}'" })),
@@ -194,6 +210,124 @@ fn what_is_unwise_is_warned_of() {
         warned(json!({ "require_checkin": true, "startup_script": "'{checkin_jwt}'", "boot_deadline": "1m" })),
         ["boot_deadline"]
     );
+    let joins = |script: &str| {
+        warned(json!({ "ad_directory": "corp", "ad_computer_ou_dn": "OU=x,DC=y", "startup_script": script }))
+    };
+    assert_eq!(joins("'{domain}'"), ["ad_directory"]);
+    assert_eq!(joins("'{domain}' '{ad_join_credential}'"), ["startup_script"]);
+}
+
+#[test]
+fn a_domain_join_is_all_or_nothing() {
+    let with = |fields: Value| {
+        let mut all = json!({ "name": "aws", "provider": "aws" });
+        all.as_object_mut().unwrap().extend(object(fields));
+        config(all)
+    };
+    let full = json!({ "ad_directory": "corp", "ad_computer_ou_dn": "OU=Desks,DC=corp,DC=example",
+        "ad_recursive_cleanup": true, "startup_script": "join '{domain}' '{ad_join_credential}'" });
+    let spec = with(full.clone()).unwrap();
+    let join = spec.domain_join.clone().unwrap();
+    assert_eq!(join.directory.as_str(), "corp");
+    assert_eq!((join.ou.as_str(), join.recursive_cleanup), ("OU=Desks,DC=corp,DC=example", true));
+    assert_eq!(ConfigSpec::try_from(spec.to_json()).unwrap(), spec);
+    let missing = with(json!({ "ad_directory": "corp" })).unwrap_err();
+    assert_eq!(missing.len(), 1);
+    let said = missing[0].to_string();
+    assert!(said.starts_with("ad_computer_ou_dn: given nothing; required: the organisational unit"), "{said}");
+    for (wrong, count) in [("   ", 1), ("OU=a\u{7}", 1), ("OU=x", 0)] {
+        let given = with(json!({ "ad_directory": "corp", "ad_computer_ou_dn": wrong }));
+        assert_eq!(given.map_or_else(|problems| problems.len(), |_| 0), count, "{wrong:?}");
+    }
+    // All mistakes at once, and the directory's own is told once.
+    let wrong =
+        with(json!({ "ad_directory": "a b", "ad_computer_ou_dn": 7, "ad_recursive_cleanup": "no" })).unwrap_err();
+    let about: Vec<&str> = wrong.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(about, ["ad_directory", "ad_computer_ou_dn", "ad_recursive_cleanup"]);
+}
+
+#[test]
+fn i_22_patterns_of_names_that_could_be_wrong_are_refused() {
+    let said = |text: &str| text.parse::<NamePattern>().err();
+    for right in [
+        "kasm-{random}",
+        "desk-{number}",
+        "{number}-desk",
+        "W{random}",
+        "a12345678{random}",
+        "a123456789{number}",
+        "X{number}Y",
+    ] {
+        assert_eq!(said(right), None, "{right}");
+        assert_eq!(right.parse::<NamePattern>().unwrap().to_string(), right);
+    }
+    use kasm_autoscale_core::config::InvalidPattern::{
+        Character, Digits, Hyphen, NumberTooShort, Placeholder, RandomTooShort,
+    };
+    for (wrong, why) in [
+        ("", Placeholder),
+        ("kasm", Placeholder),
+        ("{random}{number}", Placeholder),
+        ("a{number}{number}", Placeholder),
+        ("{Random}a", Placeholder),
+        ("a_{random}", Character),
+        ("a b{random}", Character),
+        ("a.{number}", Character),
+        ("\u{e9}{number}", Character),
+        ("{{number}}", Character),
+        ("-a{random}", Hyphen),
+        ("{random}a-", Hyphen),
+        ("{random}", Digits),
+        ("1-{number}", Digits),
+        ("a123456789{random}", RandomTooShort),
+        ("a1234567890{number}", NumberTooShort),
+    ] {
+        assert_eq!(said(wrong), Some(why), "{wrong}");
+    }
+    assert_eq!(NamePattern::default().to_string(), "kasm-{random}");
+}
+
+proptest! {
+    #[test]
+    fn i_22_names_are_valid_and_never_the_same(
+        before in "[a-zA-Z0-9-]{0,10}", after in "[a-zA-Z0-9-]{0,5}", number: bool, pool: [u8; 16], serials in prop::collection::btree_set(0_u64..1 << 62, 2..20)
+    ) {
+        let text = format!("{before}{}{after}", if number { "{number}" } else { "{random}" });
+        let Ok(pattern) = text.parse::<NamePattern>() else { return Ok(()) };
+        let key = |serial| ServerKey { pool: PoolId::from_bytes(pool), server: ServerId::new(serial) };
+        let last = pattern.last_serial();
+        let small: BTreeSet<u64> = serials.iter().map(|serial| serial % (last + 1)).collect();
+        let mut names = BTreeSet::new();
+        for serial in &small {
+            let name = pattern.name_of(&key(*serial)).unwrap();
+            let name = name.as_str();
+            prop_assert!((2..=15).contains(&name.len()), "{}", name);
+            prop_assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{}", name);
+            prop_assert!(!name.starts_with('-') && !name.ends_with('-') && name.bytes().any(|b| b.is_ascii_alphabetic()), "{}", name);
+            prop_assert!(name.starts_with(&before) && name.ends_with(&after));
+            names.insert(name.to_ascii_lowercase());
+        }
+        if number {
+            prop_assert_eq!(names.len(), small.len());
+            prop_assert_eq!(pattern.name_of(&key(last)).unwrap().as_str().len(), 15);
+            prop_assert_eq!(pattern.name_of(&key(last + 1)), None);
+        }
+        // Whoever makes commands of his own gets no panic either.
+        let _ = pattern.name_of(&key(u64::MAX));
+    }
+
+    #[test]
+    fn no_text_makes_a_pattern_panic(text in ".{0,40}") {
+        if let Ok(pattern) = text.parse::<NamePattern>() {
+            prop_assert_eq!(pattern.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn i_22_the_default_pattern_gives_the_names_of_old(pool: [u8; 16], serial in 0_u64..1 << 62) {
+        let key = ServerKey { pool: PoolId::from_bytes(pool), server: ServerId::new(serial) };
+        prop_assert_eq!(NamePattern::default().name_of(&key), Some(key.machine_name()));
+    }
 }
 
 #[test]

@@ -5,16 +5,19 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{Host, known, machine, pool_spec, request, secs, ses, set, srv};
+use common::{Host, directory_known, known, machine, pool_spec, request, secs, ses, set, srv};
 use kasm_autoscale_core::command::Outcome;
 use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::input::Fact;
 use kasm_autoscale_core::ports::{
-    Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
+    Certainty, ComputerRef, DirectoryError, DirectoryErrorKind, ErrorKind, JoinState, Listing, Machine, MachineRef,
+    MachineState, OpRef, ProbeFailure, Progress, ProviderError,
 };
 use kasm_autoscale_core::report::What;
 use kasm_autoscale_core::row::Outputs;
-use kasm_autoscale_core::server::PhaseKind::{self, Creating, Deleting, Draining, Gone, Ready, Starting};
+use kasm_autoscale_core::server::PhaseKind::{
+    self, Creating, Deleting, Draining, Enrolling, Gone, Ready, Starting, Unenrolling,
+};
 use serde_json::{Value, json};
 
 /// A pool that wants one session free, and the moves its first server has made.
@@ -27,7 +30,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let mut lab = Self { host: Host::new(pool_spec()), at: None, moves: BTreeSet::new() };
-        lab.tell([known("aws")]);
+        lab.tell([known("aws"), directory_known()]);
         lab
     }
 
@@ -70,7 +73,7 @@ impl Lab {
     }
 
     fn finish(&mut self, verb: &str, outcome: Outcome) {
-        let server = (verb != "list").then_some(srv(1));
+        let server = (!verb.starts_with("list")).then_some(srv(1));
         let outputs = self.host.finish(verb, server, outcome);
         self.note(&outputs);
     }
@@ -88,15 +91,28 @@ impl Lab {
 
     /// Brings the first server to where a story begins, in the way the story needs.
     fn reach(&mut self, phase: PhaseKind) {
-        if phase == Creating {
-            return self.config(json!({}));
+        if self.at == Some(phase) {
+            return;
         }
         if self.at.is_none() {
-            self.config(json!({}));
+            self.config(if matches!(phase, Enrolling | Unenrolling) { joining() } else { json!({}) });
+        }
+        if phase == Enrolling {
+            return;
+        }
+        if self.at == Some(Enrolling) {
+            self.finish("enroll", enrolled());
+        }
+        if phase == Creating {
+            return;
         }
         self.finish("create", made("i-1"));
         if phase == Starting {
             return;
+        }
+        if phase == Unenrolling {
+            self.tell([Fact::DeleteAsked { server: srv(1), force: false }]);
+            return self.finish("delete", Outcome::Progress(Ok(Progress::Done { machine: None })));
         }
         self.list(vec![seen(MachineState::Running)]);
         self.finish("probe", Outcome::Probed(Ok(())));
@@ -110,6 +126,19 @@ impl Lab {
             _ => {}
         }
     }
+}
+
+/// The fields of a config whose machines join a domain.
+fn joining() -> Value {
+    json!({ "ad_directory": "corp", "ad_computer_ou_dn": "OU=Desks,DC=corp,DC=example" })
+}
+
+fn enrolled() -> Outcome {
+    Outcome::Enrolled(Ok(ComputerRef("obj-1".into())))
+}
+
+fn refused(kind: DirectoryErrorKind) -> DirectoryError {
+    DirectoryError::new(kind, Certainty::NotApplied, "code", "words")
 }
 
 fn made(reference: &str) -> Outcome {
@@ -128,6 +157,91 @@ fn accepted() -> Outcome {
     Outcome::Progress(Ok(Progress::Pending { machine: None, op: None }))
 }
 
+/// The same for lines about computer objects.
+fn joins_a_domain(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
+    let with_object = |lab: &mut Lab, phase: PhaseKind| {
+        lab.config(joining());
+        lab.reach(phase);
+    };
+    let not_found = || Outcome::ComputerFound(Ok(None));
+    if let Some(from) = from.filter(|from| matches!(from, Enrolling | Unenrolling)) {
+        lab.reach(from);
+    }
+    match event {
+        "sessions are short and servers join a domain" => lab.config(joining()),
+        "the directory has made the computer object" => lab.finish("enroll", enrolled()),
+        "the enrolment's answer is lost" => lab.finish("enroll", Outcome::Lost),
+        "a lost enrolment is asked for again" => {
+            lab.finish("enroll", Outcome::Lost);
+            lab.wait(secs(5));
+            lab.finish("enroll", enrolled());
+        }
+        "the name is taken" => lab.finish("enroll", Outcome::Enrolled(Err(refused(DirectoryErrorKind::NameTaken)))),
+        "the directory refuses" => lab.finish("enroll", Outcome::Enrolled(Err(refused(DirectoryErrorKind::Denied)))),
+        "the directory refuses after a lost enrolment" => {
+            lab.finish("enroll", Outcome::Lost);
+            lab.wait(secs(5));
+            lab.finish("enroll", Outcome::Enrolled(Err(refused(DirectoryErrorKind::Transient))));
+        }
+        "the create certainly failed and there is a computer object" => {
+            with_object(lab, Creating);
+            lab.finish("create", failed(Certainty::NotApplied));
+        }
+        "a look-up finds nothing and there is a computer object" => {
+            with_object(lab, Creating);
+            lab.finish("create", Outcome::Lost);
+            lab.finish("find", Outcome::Found(Ok(None)));
+            lab.wait(secs(60));
+            lab.finish("find", Outcome::Found(Ok(None)));
+        }
+        "the connection port answers but the machine has not joined" | "the machine has joined" => {
+            with_object(lab, Starting);
+            lab.list(vec![seen(MachineState::Running)]);
+            lab.finish("probe", Outcome::Probed(Ok(())));
+            lab.finish("check_join", Outcome::JoinChecked(Ok(JoinState::Waiting)));
+            lab.wait(secs(10));
+            if event == "the machine has joined" {
+                lab.finish("check_join", Outcome::JoinChecked(Ok(JoinState::Joined)));
+            }
+        }
+        "the computer object vanishes" | "the computer object is not seen within the visibility lag" => {
+            with_object(lab, Starting);
+            if event == "the computer object vanishes" {
+                lab.wait(secs(30));
+            }
+            lab.list(vec![seen(MachineState::Running)]);
+            lab.finish("probe", Outcome::Probed(Ok(())));
+            lab.finish("check_join", Outcome::JoinChecked(Ok(JoinState::Absent)));
+        }
+        "the machine is gone and there is a computer object" => {
+            with_object(lab, Starting);
+            lab.tell([Fact::DeleteAsked { server: srv(1), force: false }]);
+            lab.finish("delete", Outcome::Progress(Ok(Progress::Done { machine: None })));
+        }
+        "the removal fails" => {
+            lab.finish("unenroll", Outcome::Unenrolled(Err(refused(DirectoryErrorKind::HasChildren))));
+        }
+        "the removal's answer is lost" => lab.finish("unenroll", Outcome::Lost),
+        "the object is removed" => lab.finish("unenroll", Outcome::Unenrolled(Ok(()))),
+        "the object is looked for and not found too early" | "the object is looked for and not found" => {
+            // It went that way because nobody knew whether there was an object.
+            *lab = Lab::new();
+            lab.reach(Enrolling);
+            lab.finish("enroll", Outcome::Lost);
+            lab.tell([Fact::DeleteAsked { server: srv(1), force: false }]);
+            lab.finish("find_computer", not_found());
+            if !event.ends_with("early") {
+                lab.wait(secs(10));
+                lab.finish("find_computer", not_found());
+                lab.wait(secs(20));
+                lab.finish("find_computer", not_found());
+            }
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
 /// Lets one line of the table happen. `None`: nobody has said how.
 fn happen(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
     let ready = |lab: &mut Lab, fields: Value| {
@@ -137,6 +251,9 @@ fn happen(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option<()> {
     let checks_in =
         || Fact::CheckedIn { server: srv(1), status: "running".into(), message: String::new(), progress: 0 };
     let stories_of_their_own = ["the surplus has lasted", "its last session ends and it is not reusable"];
+    if joins_a_domain(lab, from, event).is_some() {
+        return Some(());
+    }
     let taken_back = ["sessions are short again", "the config is enabled again", "it is empty"];
     if let Some(from) = from.filter(|_| !stories_of_their_own.contains(&event) && !taken_back.contains(&event)) {
         lab.reach(from);

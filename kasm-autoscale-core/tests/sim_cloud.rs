@@ -438,6 +438,10 @@ fn strikes_once(cloud: &mut SimCloud, fault: Fault, serial: u64, there: &Machine
             Ok(Ok(Progress::Pending { machine, .. })) => !cloud.kill(now, &machine.unwrap()),
             other => other.unwrap().is_err(),
         },
+        Fault::Echo => match cloud.create(now, &spec(serial)).unwrap() {
+            Ok(progress) => !cloud.kill(now, &made(Ok(Ok(progress)))),
+            Err(error) => error.message.contains(&format!("start {serial}")),
+        },
         Fault::LostBeforeEffect | Fault::LostAfterEffect | Fault::LateEffect => {
             let lost = cloud.create(now, &spec(serial)) == Err(Lost);
             let machine = cloud.machines_of(&key(serial).uuid()).next();
@@ -480,6 +484,8 @@ fn hand_actions_show_in_what_is_found() {
     assert_eq!(cloud.machine(&machines[1]).unwrap().state(at(5000)), MachineState::Stopped);
     assert_eq!(found_state(&mut cloud, at(500), 3), None);
     assert_eq!(cloud.list(at(500), &POOL).unwrap().machines.len(), 1);
+    assert!(cloud.confuse(at(500), &machines[1], "migrating") && !cloud.confuse(at(500), &machines[0], "migrating"));
+    assert_eq!(found_state(&mut cloud, at(500), 2), Some(MachineState::Unknown("migrating".into())));
     // The stripped one still costs money, and can still be deleted by its reference.
     assert_eq!(cloud.live_count(at(500)), 2);
     made(cloud.delete(at(500), &machines[2]));

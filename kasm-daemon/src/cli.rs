@@ -41,6 +41,10 @@ pub enum Action {
         /// The config file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Ask those the file speaks of as well: whether they answer, and whether their accounts have the rights they need.
+        /// Makes a computer object in each organisational unit and removes it again.
+        #[arg(long)]
+        online: bool,
     },
     /// Make an API token: print it once, and the SHA-256 that goes into the config file.
     Token {

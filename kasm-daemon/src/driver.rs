@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::execute::execute;
-use kasm_autoscale_core::id::{CommandId, PoolId, PoolName};
+use kasm_autoscale_core::id::{CommandId, DirectoryName, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
+use kasm_autoscale_core::ports::{Certainty, DirectoryError, DirectoryErrorKind, ErrorKind, ProviderError};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::Outputs;
 use kasm_autoscale_core::time::Timestamp;
@@ -136,6 +136,8 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 pub struct CallLimits {
     /// Calls to providers.
     pub calls: u32,
+    /// Calls to each directory.
+    pub directory_calls: u32,
     /// Probes of connection ports.
     pub probes: u32,
     /// How long a pool that stops waits for those under way.
@@ -144,7 +146,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { calls: 32, probes: 200, grace: Duration::from_secs(5) }
+        Self { calls: 32, directory_calls: 8, probes: 200, grace: Duration::from_secs(5) }
     }
 }
 
@@ -305,7 +307,8 @@ impl Driver {
         self.commands.spawn(async move {
             let started = world.clock.now();
             let outcome = timed(pool, &command, &world, &turns).await;
-            let provider = command.action.provider().map_or("", |name| name.as_str());
+            let provider = command.action.provider().map(ProviderName::as_str);
+            let provider = provider.or(command.action.directory().map(DirectoryName::as_str)).unwrap_or_default();
             world.metrics.called(provider, command.action.verb(), outcome.word(), world.clock.now().since(started));
             tracing::debug!(%provider, verb = command.action.verb(), outcome = outcome.word(), error = outcome.error(), "call");
             if let Some(outcomes) = outcomes.upgrade() {
@@ -340,17 +343,19 @@ async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) ->
 
 /// It did not get its turn in time, so it certainly has had no effect.
 fn not_sent(action: &Action) -> Outcome {
-    let error = ProviderError::new(
-        ErrorKind::Throttled,
-        Certainty::NotApplied,
-        "Queued",
-        "too many calls are under way; it was not sent",
-    );
+    const WHY: &str = "too many calls are under way; it was not sent";
+    let error = ProviderError::new(ErrorKind::Throttled, Certainty::NotApplied, "Queued", WHY);
+    let of_directory = || DirectoryError::new(DirectoryErrorKind::Throttled, Certainty::NotApplied, "Queued", WHY);
     match action {
         Action::Create(_) | Action::Poll { .. } | Action::Delete { .. } => Outcome::Progress(Err(error)),
         Action::Find { .. } => Outcome::Found(Err(error)),
         Action::List { .. } => Outcome::Listed(Err(error)),
         Action::Probe { .. } => Outcome::Lost,
+        Action::Enroll(_) => Outcome::Enrolled(Err(of_directory())),
+        Action::FindComputer { .. } => Outcome::ComputerFound(Err(of_directory())),
+        Action::CheckJoin { .. } => Outcome::JoinChecked(Err(of_directory())),
+        Action::Unenroll { .. } => Outcome::Unenrolled(Err(of_directory())),
+        Action::ListComputers { .. } => Outcome::ComputersListed(Err(of_directory())),
     }
 }
 

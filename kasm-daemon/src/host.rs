@@ -8,7 +8,7 @@ use kasm_autoscale_core::execute::{Ports, check_config};
 use kasm_autoscale_core::id::{ConfigName, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Capabilities, Prober, Providers, Secrets, VmProvider};
+use kasm_autoscale_core::ports::{Capabilities, Directories, Prober, Providers, Secrets, VmProvider};
 use kasm_autoscale_core::row::RestoreError;
 use kasm_autoscale_core::token::{DeploymentKey, TokenError, verify_checkin_token};
 use thiserror::Error;
@@ -29,6 +29,8 @@ pub struct World {
     pub store: Arc<dyn Store>,
     /// Who makes machines.
     pub providers: Registry,
+    /// Where machines join their domains.
+    pub directories: Arc<dyn Directories>,
     /// Probes connection ports.
     pub prober: Arc<dyn Prober>,
     /// Keeps secrets.
@@ -44,7 +46,13 @@ pub struct World {
 impl World {
     /// The ports that commands are carried out with.
     pub fn ports(&self) -> Ports<'_> {
-        Ports { providers: &self.providers, prober: &*self.prober, secrets: &*self.secrets, key: &self.key }
+        Ports {
+            providers: &self.providers,
+            directories: &*self.directories,
+            prober: &*self.prober,
+            secrets: &*self.secrets,
+            key: &self.key,
+        }
     }
 }
 
@@ -302,7 +310,7 @@ impl Host {
 
     /// Every mistake in a config that its provider and the host's secrets can show.
     pub fn check_config(&self, spec: &ConfigSpec) -> Vec<Problem> {
-        check_config(spec, &self.world.key, &self.world.providers, &*self.world.secrets)
+        check_config(spec, &self.world.key, &self.world.providers, &*self.world.directories, &*self.world.secrets)
     }
 
     /// Sets a config of a pool, whether it was there before or not.

@@ -186,11 +186,13 @@ impl Metrics {
                 self.sessions.get_or_create(&label).set(config.sessions.into());
                 let phases = &config.servers;
                 for (phase, count) in [
+                    ("enrolling", phases.enrolling),
                     ("creating", phases.creating),
                     ("starting", phases.starting),
                     ("ready", phases.ready),
                     ("draining", phases.draining),
                     ("deleting", phases.deleting),
+                    ("unenrolling", phases.unenrolling),
                 ] {
                     self.servers
                         .get_or_create(&OfPhase { pool: pool.clone(), config: config.config.to_string(), phase })

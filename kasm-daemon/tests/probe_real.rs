@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kasm_autoscale_core::config::ConnectionType;
 use kasm_autoscale_core::ports::{ProbeTarget, Prober};
@@ -242,17 +242,15 @@ fn serve(each: fn(TcpStream)) -> u16 {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "how long a real probe takes is what is tested")]
 fn a_port_that_accepts_and_stays_silent_is_not_ready() {
     let port = serve(|mut stream| {
         let mut rest = Vec::new();
         // Until the prober hangs up.
         let _ = stream.read_to_end(&mut rest);
     });
-    let started = Instant::now();
+    // Nobody else would ever end this one.
     let silent = probe(port, ConnectionType::Rdp);
     assert_eq!(silent, Err(format!("{ACCEPTED}sent no RDP answer within 1 s")));
-    assert!(started.elapsed() < Duration::from_secs(3), "bounded");
 }
 
 #[test]

@@ -55,7 +55,8 @@ pub use machine::MachineSettings;
 pub use settings::{AddressChoice, AwsCredentials, AwsSettings};
 pub use user_data::{Os, USER_DATA_MAX};
 
-use failure::{Effect, failure, parts_to_hide, refused};
+use crate::words::parts_to_hide;
+use failure::{Effect, failure, refused};
 use request::{TAG_DEPLOYMENT, TAG_POOL, TAG_SERVER, tag_key};
 
 /// EC2 in one account and region.

@@ -6,5 +6,5 @@ pub mod aws;
 pub mod azure;
 #[cfg(feature = "simulated")]
 pub mod simulated;
-#[cfg(any(feature = "aws", feature = "azure"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "simulated"))]
 mod words;

@@ -1,4 +1,4 @@
-//! The words of services, made fit for logs and pages.
+//! A system's own words, made fit to be shown: what every provider does to messages before they leave it.
 
 /// A service's words for logs and pages: without secrets, without control characters, without endless words such as
 /// encoded authorization messages, at most 500 characters.

@@ -204,6 +204,8 @@ pub enum RenderErrorKind {
     },
     /// It starts with `-`, where a word would start with it and be read as an option.
     LeadingDash,
+    /// A redirection follows it, and would take it for the number or name of a stream.
+    Stream,
     /// It holds, or makes together with the text around it, one of the tags by which EC2 divides user data.
     Tag,
     /// It makes the line the one that ends the here-document it stands in.
@@ -234,6 +236,9 @@ impl fmt::Display for RenderError {
             }
             RenderErrorKind::LeadingDash => {
                 write!(f, "the value of {{{variable}}} starts with U+002D and would be read as an option {context}")?
+            }
+            RenderErrorKind::Stream => {
+                write!(f, "the value of {{{variable}}} would be read as a stream of the redirection right after it")?
             }
             RenderErrorKind::Tag => {
                 return write!(

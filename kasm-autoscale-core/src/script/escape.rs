@@ -67,12 +67,17 @@ fn push_escaped(out: &mut String, language: Language, context: Context, c: char)
     out.push(c);
 }
 
-/// Looks at a value in its place: it must not take part in a tag, nor make the line that ends its here-document.
+/// Looks at a value in its place: it must not take part in a tag, nor become the number of a stream, nor make the line that
+/// ends its here-document.
 pub(super) fn check_surroundings(
     out: &str,
     value: Range<usize>,
+    context: Context,
     delimiter: Option<&str>,
 ) -> Result<(), RenderErrorKind> {
+    if context.has_words() && names_a_stream(out, &value) {
+        return Err(RenderErrorKind::Stream);
+    }
     let longest = TAGS.iter().map(|tag| tag.len() + "</".len()).max().unwrap_or(0);
     let bytes = out.as_bytes();
     for at in value.start.saturating_sub(longest)..value.end {
@@ -81,14 +86,36 @@ pub(super) fn check_surroundings(
             return Err(RenderErrorKind::Tag);
         }
     }
-    if let Some(delimiter) = delimiter {
-        let line_start = out[..value.start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = out[value.end..].find('\n').map_or(out.len(), |at| value.end + at);
-        if out[line_start..line_end].trim_start_matches('\t') == delimiter {
-            return Err(RenderErrorKind::Delimiter);
-        }
-    }
-    Ok(())
+    let line_start = out[..value.start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = out[value.end..].find('\n').map_or(out.len(), |at| value.end + at);
+    let line = out[line_start..line_end].trim_start_matches('\t');
+    let ends_document = match delimiter {
+        Some(delimiter) => line == delimiter,
+        None => matches!(context, Context::Unclear { .. }) && may_end_a_here_document(out, line),
+    };
+    if ends_document { Err(RenderErrorKind::Delimiter) } else { Ok(()) }
+}
+
+/// Whether a line could be the last one of a here-document, where it is not certain which there are: whether it is what
+/// any `<<` of the text is followed by, or the beginning of that, quotes left out.
+fn may_end_a_here_document(out: &str, line: &str) -> bool {
+    let unquoted = |text: &str| text.chars().filter(|c| !matches!(c, '\'' | '"' | '\\')).collect::<String>();
+    let line = unquoted(line);
+    out.match_indices("<<").any(|(at, sign)| {
+        let rest = out[at + sign.len()..].trim_start_matches(['-', ' ', '\t']);
+        unquoted(rest.lines().next().unwrap_or_default()).starts_with(&line)
+    })
+}
+
+/// Whether a value is read together with a redirection that follows it: `7` before `>file` is no word but the stream that
+/// goes there (POSIX.1-2017, Shell Command Language §2.7; Windows PowerShell Language Specification §2.3.6), and bash takes
+/// a name in braces for a variable that gets the stream's number.
+fn names_a_stream(out: &str, value: &Range<usize>) -> bool {
+    let (before, text, after) = (&out[..value.start], &out[value.clone()], &out[value.end..]);
+    let is_redirected = |rest: &str| rest.starts_with(['<', '>']);
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && is_redirected(after.trim_start_matches(|c: char| c.is_ascii_digit())))
+        || (before.ends_with('{') && after.strip_prefix('}').is_some_and(is_redirected))
 }
 
 /// Where the beginning of a tag that starts at `at` ends.

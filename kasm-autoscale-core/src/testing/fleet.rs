@@ -52,7 +52,7 @@ impl Fleet {
         let mut rows = Vec::new();
         rows.push(Row::Pool(pool));
         rows.push(Row::Config(ConfigRow { id: config, generation: 1, removed: false, spec: self.config() }));
-        rows.push(Row::Memory(MemoryRow { config, create: None, boot: None, surplus: None }));
+        rows.push(Row::Memory(MemoryRow { config, create: None, directory: None, boot: None, surplus: None }));
         rows.extend((0..self.servers).map(|slot| Row::Server(self.server(slot, config))));
         let sessions = self.sessions.min(u64::from(self.servers) * u64::from(self.per_server));
         rows.extend((0..sessions).map(|index| Row::Session(self.session(index))));
@@ -84,6 +84,7 @@ impl Fleet {
             generation: 1,
             created_at: NOW,
             machine: Some(MachineRef(format!("m-{serial}"))),
+            computer: None,
             address: Some(Address { host: String::from("127.0.0.1"), port: None }),
             taken: u32::try_from(sessions).unwrap_or(u32::MAX),
             check_in: None,
@@ -91,6 +92,7 @@ impl Fleet {
             sessions: 0,
             busy: None,
             absent: 0,
+            enrolled_at: NOW,
             named_at: NOW,
         }
     }

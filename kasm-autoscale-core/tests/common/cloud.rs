@@ -119,6 +119,7 @@ impl Cloud {
                 });
                 Outcome::Probed(if answers { Ok(()) } else { Err(ProbeFailure { message: "no answer".into() }) })
             }
+            other => unreachable!("{} is nothing for a cloud", other.verb()),
         };
         (!lost).then_some(outcome)
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod cloud;
+pub mod directory;
 pub mod story;
 pub mod words;
 
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::config::{ConfigSpec, PoolSpec};
-use kasm_autoscale_core::id::{CommandId, DeploymentId, PoolId, ProviderName, ServerId, ServerKey, SessionId};
+use kasm_autoscale_core::id::{
+    CommandId, DeploymentId, DirectoryName, PoolId, ProviderName, ServerId, ServerKey, SessionId,
+};
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Address, Capabilities, Machine, MachineRef, MachineState, Marker};
+use kasm_autoscale_core::ports::{Address, Capabilities, DirectoryFacts, Machine, MachineRef, MachineState, Marker};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Batch, Outputs, Row, Write};
 use kasm_autoscale_core::server::{Phase, PhaseKind, Server};
@@ -65,6 +68,21 @@ pub fn provider(name: &str) -> ProviderName {
 
 pub fn known(name: &str) -> Fact {
     Fact::ProviderKnown(provider(name), capabilities())
+}
+
+/// What the directory `corp` of the tests says of itself.
+pub fn directory_facts() -> DirectoryFacts {
+    DirectoryFacts {
+        domain: "corp.example".into(),
+        visibility_lag: secs(30),
+        poll_busy: secs(10),
+        poll_idle: secs(600),
+        call_timeout: secs(20),
+    }
+}
+
+pub fn directory_known() -> Fact {
+    Fact::DirectoryKnown("corp".parse().unwrap(), directory_facts())
 }
 
 pub fn request(user: &str) -> Fact {
@@ -148,6 +166,7 @@ pub struct Host {
     pub store: Store,
     pub now: Timestamp,
     pub providers: BTreeMap<ProviderName, Capabilities>,
+    pub directories: BTreeMap<DirectoryName, DirectoryFacts>,
     pub in_flight: BTreeMap<CommandId, Command>,
     pub wake_at: Option<Timestamp>,
 }
@@ -160,7 +179,7 @@ impl Host {
     pub fn beginning_at(now: Timestamp, spec: PoolSpec) -> Self {
         let pool = Pool::new(spec, now);
         let (store, providers, in_flight) = (Store::default(), BTreeMap::new(), BTreeMap::new());
-        Self { pool, store, now, providers, in_flight, wake_at: None }
+        Self { pool, store, now, providers, directories: BTreeMap::new(), in_flight, wake_at: None }
     }
 
     /// Steps, checks, saves, and only then takes the outputs.
@@ -179,6 +198,9 @@ impl Host {
             match &input.fact {
                 Fact::ProviderKnown(name, capabilities) => {
                     self.providers.insert(name.clone(), capabilities.clone());
+                }
+                Fact::DirectoryKnown(name, facts) => {
+                    self.directories.insert(name.clone(), facts.clone());
                 }
                 Fact::Finished(command, _) => {
                     self.in_flight.remove(command);
@@ -212,6 +234,19 @@ impl Host {
             Action::Create(create) => {
                 let row = self.store.server(create.server.server).expect("I-06 a create has a row");
                 assert_eq!(row.phase.kind(), PhaseKind::Creating, "I-06 {row:?}");
+                let joins = create.spec.domain_join.is_some();
+                assert_eq!(joins, row.computer.is_some(), "I-21 a machine before its computer object: {row:?}");
+            }
+            Action::Enroll(enroll) => {
+                let row = self.store.server(enroll.server.server).expect("I-06 an enrolment has a row");
+                assert_eq!(row.phase.kind(), PhaseKind::Enrolling, "I-06 {row:?}");
+            }
+            Action::Unenroll { computer, .. } => {
+                let of_computer = |server: &&Server| server.computer.as_ref() == Some(computer);
+                if let Some(server) = self.pool.servers().find(of_computer) {
+                    let row = self.store.server(server.id).expect("I-06 a removal has a row");
+                    assert_eq!(row.phase.kind(), PhaseKind::Unenrolling, "I-21 {row:?}");
+                }
             }
             Action::Delete { machine, .. } => {
                 let of_machine = |server: &&Server| server.machine.as_ref() == Some(machine);
@@ -236,7 +271,9 @@ impl Host {
 
     /// What a host says first after a start.
     pub fn introductions(&self) -> Vec<Fact> {
-        self.providers.iter().map(|(name, known)| Fact::ProviderKnown(name.clone(), known.clone())).collect()
+        let providers = self.providers.iter().map(|(name, known)| Fact::ProviderKnown(name.clone(), known.clone()));
+        let directories = self.directories.iter();
+        providers.chain(directories.map(|(name, known)| Fact::DirectoryKnown(name.clone(), known.clone()))).collect()
     }
 
     /// The newest command of this verb that is under way for a server.
@@ -261,7 +298,12 @@ impl Host {
             Action::Poll { op, .. } => {
                 op.0.strip_prefix("op-").and_then(|serial| serial.parse().ok()).map(ServerId::new)
             }
-            Action::List { .. } => None,
+            Action::Enroll(enroll) => Some(enroll.server.server),
+            Action::FindComputer { server, .. } => Some(server.server),
+            Action::CheckJoin { computer, .. } | Action::Unenroll { computer, .. } => {
+                by(&|server| server.computer.as_ref() == Some(computer))
+            }
+            Action::List { .. } | Action::ListComputers { .. } => None,
         }
     }
 

@@ -10,25 +10,32 @@ use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
 use kasm_autoscale_core::config::ConfigSpec;
-use kasm_autoscale_core::id::ServerId;
+use kasm_autoscale_core::id::{ConfigId, ServerId};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::ports::{
-    Address, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress, ProviderError,
+    Address, ComputerRef, JoinState, Listing, Machine, MachineRef, MachineState, OpRef, ProbeFailure, Progress,
+    ProviderError,
 };
 use kasm_autoscale_core::row::{Outputs, Write};
 use kasm_autoscale_core::session::{SessionRequest, SessionState};
 use kasm_autoscale_core::time::{Span, Timestamp};
 
-use super::words::{config, error, option, pool_settings, provider_known, span};
+use super::directory::{Corp, Object};
+use super::words::{config, directory_error, directory_known, error, option, pool_settings, provider_known, span};
 use super::{Host, T0, machine, pool_spec, srv};
 
 /// More steps than this without time passing are a pool that chases its own tail.
 const STEPS_AT_ONCE_MAX: u32 = 40;
 
+/// What goes on all the time.
+const DULL: [&str; 5] = ["  -> list", "  -> probe", "  -> check_join", "  -> list_computers", "  saved server/"];
+
 struct Story {
     host: Host,
     /// The cloud: by provider and reference.
     cloud: BTreeMap<(String, String), Machine>,
+    /// The directory `corp`.
+    corp: Corp,
     manual: BTreeSet<String>,
     /// Machines whose connection port does not answer.
     mute: BTreeSet<String>,
@@ -75,6 +82,7 @@ impl Story {
         Self {
             host: Host::new(spec),
             cloud: BTreeMap::new(),
+            corp: Corp::default(),
             manual: BTreeSet::new(),
             mute: BTreeSet::new(),
             out: String::new(),
@@ -121,6 +129,8 @@ impl Story {
             "mute" => self.mute.extend(rest.iter().map(ToString::to_string)),
             "unmute" => self.mute.clear(),
             "machine" => self.change_machine(rest),
+            "corp" => self.change_corp(rest),
+            "computers" => self.tell_computers(),
             "time" => self.pass(span(rest[0])),
             "crash" => {
                 self.host.now = self.host.now + rest.first().map_or(Duration::ZERO, |text| span(text));
@@ -139,7 +149,7 @@ impl Story {
         true
     }
 
-    fn facts(&self, verb: &str, words: &[&str]) -> Vec<Fact> {
+    fn facts(&mut self, verb: &str, words: &[&str]) -> Vec<Fact> {
         let server = || -> ServerId { words[0].parse().unwrap() };
         let finished = |verb: &str, server, outcome| vec![Fact::Finished(self.under_way(verb, server).id, outcome)];
         let of = |verb: &str, outcome| finished(verb, Some(words[0].parse().unwrap()), outcome);
@@ -147,6 +157,7 @@ impl Story {
         match verb {
             "pool" => vec![Fact::PoolSet(Box::new(pool_settings(words)))],
             "provider" => vec![provider_known(words)],
+            "directory" => vec![directory_known(words)],
             "config" => vec![Fact::ConfigSet(Box::new(config(words)))],
             "disable" => {
                 let name = words[0].parse().unwrap();
@@ -189,14 +200,24 @@ impl Story {
             "silent" => of("probe", Outcome::Probed(Err(ProbeFailure { message: "connection refused".into() }))),
             "list" => finished("list", None, Outcome::Listed(self.listing(words))),
             "failed" | "lost" => {
-                let verbs = ["create", "poll", "find", "delete"];
+                let verbs = ["create", "poll", "find", "delete", "enroll", "find_computer", "check_join", "unenroll"];
                 let newest = verbs
                     .iter()
                     .filter_map(|verb| self.host.command(verb, Some(server())))
                     .max_by_key(|command| command.id);
                 let command = newest.unwrap_or_else(|| panic!("nothing is under way for {}", words[0]));
                 let outcome = match (verb, &command.action) {
-                    ("lost", _) => Outcome::Lost,
+                    ("lost", action) => {
+                        // The directory has done it, and its answer was lost.
+                        if words.get(1) == Some(&"done") {
+                            self.corp.perform(self.host.now, self.host.now, action);
+                        }
+                        Outcome::Lost
+                    }
+                    (_, Action::Enroll(_)) => Outcome::Enrolled(Err(directory_error(&words[1..]))),
+                    (_, Action::FindComputer { .. }) => Outcome::ComputerFound(Err(directory_error(&words[1..]))),
+                    (_, Action::CheckJoin { .. }) => Outcome::JoinChecked(Err(directory_error(&words[1..]))),
+                    (_, Action::Unenroll { .. }) => Outcome::Unenrolled(Err(directory_error(&words[1..]))),
                     (_, Action::Find { .. }) => Outcome::Found(Err(error(&words[1..]))),
                     _ => Outcome::Progress(Err(error(&words[1..]))),
                 };
@@ -302,7 +323,53 @@ impl Story {
                 (format!("answered {who}"), Outcome::Probed(Ok(())))
             }
             Action::Poll { .. } => panic!("a poll is always manual"),
+            action => {
+                let outcome = self.corp.perform(self.host.now, self.host.now, action);
+                (self.answer_told(&who, &outcome), outcome)
+            }
         }
+    }
+
+    /// What the directory answered.
+    fn answer_told(&self, who: &str, outcome: &Outcome) -> String {
+        let name = |reference: &ComputerRef| self.corp.objects.get(reference).map(|object| object.name.clone());
+        match outcome {
+            Outcome::Enrolled(Ok(reference)) => format!("enrolled {who} {}", name(reference).unwrap_or_default()),
+            Outcome::ComputerFound(Ok(found)) => {
+                format!("found computer {who} {}", found.as_ref().and_then(name).unwrap_or("none".into()))
+            }
+            Outcome::JoinChecked(Ok(JoinState::Waiting)) => String::new(),
+            Outcome::JoinChecked(Ok(JoinState::Joined)) => format!("joined {who}"),
+            Outcome::JoinChecked(Ok(JoinState::Absent)) => format!("no computer {who}"),
+            Outcome::Unenrolled(Ok(())) => format!("unenrolled {who}"),
+            Outcome::ComputersListed(_) => String::new(),
+            failed => format!("{who} {}", failed.word()).trim().to_owned(),
+        }
+    }
+
+    /// `corp down transient`, `corp up`, `corp joined srv-1`, `corp taken desk-1`, `corp children srv-1`, `corp object srv-77`,
+    /// `corp gone srv-1`
+    fn change_corp(&mut self, words: &[&str]) {
+        let server = || -> ServerId { words[1].parse().unwrap() };
+        match words[0] {
+            "down" => self.corp.down = Some(directory_error(&words[1..])),
+            "up" => self.corp.down = None,
+            "joined" => self.corp.object_of(server()).joined = true,
+            "children" => self.corp.object_of(server()).has_children = true,
+            "taken" => drop(self.corp.foreign.insert(words[1].into())),
+            "free" => drop(self.corp.foreign.remove(words[1])),
+            "object" => drop(self.corp.make(server(), ConfigId::new(1), words[2], self.host.now)),
+            "gone" => {
+                let reference = self.corp.of(server()).expect("an object of this server").clone();
+                self.corp.objects.remove(&reference);
+            }
+            other => panic!("corp {other}?"),
+        }
+    }
+
+    fn tell_computers(&mut self) {
+        let told = |object: &Object| format!("{} of {}", object.name, object.server);
+        self.tell_all(self.corp.objects.values().map(told).collect());
     }
 
     // --- time ---
@@ -358,8 +425,7 @@ impl Story {
         let lines = self.happened(&outputs, &writes);
         let told: Vec<&str> = told.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
         // Looking and finding nothing new goes on all the time.
-        let dull =
-            |line: &String| ["  -> list", "  -> probe", "  saved server/"].iter().any(|start| line.starts_with(start));
+        let dull = |line: &String| DULL.iter().any(|start| line.starts_with(start));
         let looked = told.iter().all(|text| text.starts_with("silent")) && lines.iter().all(dull);
         let manual = self.manual.contains("list") && lines.iter().any(|line| line.starts_with("  -> list"));
         let new = lines.iter().any(|line| line.starts_with("  -> probe")) && told.is_empty() && self.mute.is_empty();
@@ -394,6 +460,9 @@ impl Story {
         let verb = command.action.verb();
         match &command.action {
             Action::List { provider } => format!("{verb} {provider}"),
+            Action::ListComputers { directory } => format!("{verb} {directory}"),
+            Action::Unenroll { computer, recursive: true, .. } => format!("{verb} {computer} recursively"),
+            Action::Unenroll { computer, .. } => format!("{verb} {computer}"),
             Action::Delete { machine, .. } => format!("{verb} {machine}"),
             Action::Poll { op, .. } => format!("{verb} {op}"),
             action => format!("{verb} {}", self.host.server_of(action).map(|id| id.to_string()).unwrap_or_default()),
@@ -443,12 +512,14 @@ impl Story {
         let report = self.host.pool.report();
         let mut lines =
             vec![format!("{} waiting, {} active, {} orphans", report.waiting, report.sessions, report.orphans.len())];
+        lines.extend(report.orphan_computers.iter().map(|computer| format!("unknown computer object {computer}")));
         for config in report.configs {
             lines.push(without_epoch(&format!("{}: {}", config.config, config.decision)));
             for known in config.backoffs {
                 let until = self.clock(known.backoff.until);
                 lines.push(format!("  {} failures, next try at {until}: {}", known.backoff.failures, known.kind));
             }
+            lines.extend(config.cleanups.iter().map(|known| format!("  {}", without_epoch(&known.to_string()))));
             if !config.out_of_date.is_empty() {
                 lines.push(format!("  out of date: {:?}", config.out_of_date));
             }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use kasm_autoscale_core::config::{ConfigSpec, PlacementPolicy, PoolSpec};
 use kasm_autoscale_core::input::Fact;
-use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError};
+use kasm_autoscale_core::ports::{Certainty, DirectoryError, DirectoryErrorKind, ErrorKind, ProviderError};
 use kasm_autoscale_core::time::Span;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{capabilities, pool_spec, provider};
+use super::{capabilities, directory_facts, pool_spec, provider};
 
 pub fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
     words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -35,9 +35,24 @@ pub fn pool_settings(words: &[&str]) -> PoolSpec {
     spec
 }
 
+pub fn directory_error(words: &[&str]) -> DirectoryError {
+    let kind: DirectoryErrorKind = serde_json::from_value(json!(words[0])).unwrap();
+    let certainty = if words.contains(&"unknown") { Certainty::Unknown } else { Certainty::NotApplied };
+    DirectoryError::new(kind, certainty, "code", "the directory's words")
+}
+
+/// `join` alone, or `join recursive`.
+fn domain_join(object: &mut Value, words: &[&str]) {
+    if words.contains(&"join") {
+        object["ad_directory"] = json!("corp");
+        object["ad_computer_ou_dn"] = json!("OU=Desks,DC=corp,DC=example");
+        object["ad_recursive_cleanup"] = json!(words.contains(&"recursive"));
+    }
+}
+
 pub fn config(words: &[&str]) -> ConfigSpec {
     let number = |name, default: u32| option(words, name).map_or(default, |text| text.parse().unwrap());
-    let object = json!({
+    let mut object = json!({
         "name": words[0],
         "provider": option(words, "provider").unwrap_or("aws"),
         "zone": option(words, "zone").unwrap_or("default"),
@@ -49,8 +64,18 @@ pub fn config(words: &[&str]) -> ConfigSpec {
         "require_checkin": words.contains(&"checkin"),
         "downscale_backoff": option(words, "backoff").unwrap_or("10m"),
         "boot_deadline": option(words, "boot").unwrap_or("15m"),
+        "server_name_pattern": option(words, "names"),
     });
+    domain_join(&mut object, words);
     ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
+}
+
+pub fn directory_known(words: &[&str]) -> Fact {
+    let mut known = directory_facts();
+    known.visibility_lag = option(words, "lag").map_or(known.visibility_lag, span);
+    known.poll_busy = option(words, "busy").map_or(known.poll_busy, span);
+    known.poll_idle = option(words, "idle").map_or(known.poll_idle, span);
+    Fact::DirectoryKnown(words[0].parse().unwrap(), known)
 }
 
 pub fn provider_known(words: &[&str]) -> Fact {

@@ -80,6 +80,15 @@ pub struct ConfigBody {
     pub startup_script: Option<String>,
     /// Where machines reach this installation, for the startup script.
     pub upstream_auth_address: Option<String>,
+    /// The computer names of the machines: letters, digits and hyphens with `{random}` or `{number}` in it, 15 characters at most.
+    #[schema(required = false, default = "kasm-{random}")]
+    pub server_name_pattern: String,
+    /// The machines join the domain of this directory: the name of one of the host's LDAP configs. Left out: they join none.
+    pub ad_directory: Option<String>,
+    /// The distinguished name of the organisational unit their computer objects lie in; required with `ad_directory`.
+    pub ad_computer_ou_dn: Option<String>,
+    /// Whether a computer object is removed with whatever lies below it.
+    pub ad_recursive_cleanup: Option<bool>,
 }
 
 /// A config of a pool.
@@ -248,8 +257,7 @@ pub(super) async fn delete_config(
     let report = app.look(&pool, Pool::report).await?;
     let going =
         report.configs.iter().filter(|config| config.removed && config.config == name).map(|config| config.servers);
-    let servers =
-        going.map(|phases| phases.creating + phases.starting + phases.ready + phases.draining + phases.deleting).sum();
+    let servers = going.map(|phases| phases.live()).sum();
     Ok((StatusCode::ACCEPTED, Json(ConfigGoing { config, servers })))
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use kasm_autoscale_core::id::{ConfigName, ServerId, ServerKey};
+use kasm_autoscale_core::id::{ConfigName, ServerId};
 use kasm_autoscale_core::input::{Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::server::{CheckIn, Phase, Server};
@@ -23,7 +23,7 @@ use crate::driver::PoolHandle;
 pub(super) const PAGE: u32 = 100;
 /// How many a page may hold.
 pub(super) const PAGE_MAX: u32 = 1000;
-const PHASES: [&str; 5] = ["creating", "starting", "ready", "draining", "deleting"];
+const PHASES: [&str; 7] = ["enrolling", "creating", "starting", "ready", "draining", "deleting", "unenrolling"];
 
 /// A server.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,7 +32,8 @@ pub struct ServerView {
     pub id: String,
     /// Its computer name.
     pub name: String,
-    /// Where it stands in its life: `creating`, `starting`, `ready`, `draining`, `deleting` or `gone`.
+    /// Where it stands in its life: `enrolling`, `creating`, `starting`, `ready`, `draining`, `deleting`,
+    /// `unenrolling` or `gone`.
     pub phase: String,
     /// Since when, where that is known.
     #[schema(format = DateTime)]
@@ -48,6 +49,8 @@ pub struct ServerView {
     pub address: Option<AddressView>,
     /// What the provider calls its machine.
     pub machine: Option<String>,
+    /// What the directory calls its computer object, where it joins a domain.
+    pub computer: Option<String>,
     /// The provider.
     pub provider: String,
     /// The zone.
@@ -118,14 +121,18 @@ pub struct ServerList {
 fn view(pool: &Pool, server: &Server, out_of_date: bool) -> ServerView {
     let spec = pool.born_with(server);
     let (since, deadline, why) = match &server.phase {
-        Phase::Creating { deadline, .. } | Phase::Starting { deadline, .. } => (None, Some(*deadline), None),
+        Phase::Enrolling { deadline, .. } | Phase::Creating { deadline, .. } | Phase::Starting { deadline, .. } => {
+            (None, Some(*deadline), None)
+        }
         Phase::Ready { since } => (Some(*since), None, None),
         Phase::Draining { since, why } => (Some(*since), None, Some(why.to_string())),
-        Phase::Deleting { since, why, .. } => (Some(*since), None, Some(why.to_string())),
+        Phase::Deleting { since, why, .. } | Phase::Unenrolling { since, why, .. } => {
+            (Some(*since), None, Some(why.to_string()))
+        }
     };
     ServerView {
         id: server.id.to_string(),
-        name: ServerKey { pool: pool.spec().id, server: server.id }.machine_name().to_string(),
+        name: pool.name_of(server).to_string(),
         phase: server.phase.kind().to_string(),
         since: since.map(rfc3339),
         missing: server.missing(spec.require_checkin).map(|missing| missing.to_string()),
@@ -133,6 +140,7 @@ fn view(pool: &Pool, server: &Server, out_of_date: bool) -> ServerView {
         why,
         address: pool.address(server).map(|address| AddressView { host: address.host, port: address.port }),
         machine: server.machine.as_ref().map(ToString::to_string),
+        computer: server.computer.as_ref().map(ToString::to_string),
         provider: spec.provider.to_string(),
         zone: spec.zone.to_string(),
         config: spec.name.to_string(),
@@ -182,7 +190,7 @@ async fn after(app: &App, pool: &PoolHandle, id: ServerId, before: ServerView) -
 #[utoipa::path(get, path = "/v1/pools/{pool}/servers", tag = "servers",
     params(
         ("pool" = String, Path, description = "The pool's name."),
-        ("phase" = Option<String>, Query, description = "Only those in this phase: `creating`, `starting`, `ready`, `draining` or `deleting`."),
+        ("phase" = Option<String>, Query, description = "Only those in this phase: `enrolling`, `creating`, `starting`, `ready`, `draining`, `deleting` or `unenrolling`."),
         ("config" = Option<String>, Query, description = "Only those of this config."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "How many at most; 100 unless said otherwise."),
         ("after" = Option<String>, Query, description = "Only those after this one: the `next` of the page before."),

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::report::{BackoffReport, ConfigReport, PhaseCounts, Supply};
+use kasm_autoscale_core::report::{BackoffReport, CleanupReport, ConfigReport, PhaseCounts, Supply};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -36,6 +36,8 @@ pub struct WhyView {
     pub configs: Vec<ConfigWhy>,
     /// Machines with our mark that no server knows. They are deleted when a second look shows them again.
     pub orphans: Vec<String>,
+    /// Computer objects with our mark that no server knows. They are removed when a second look shows them again.
+    pub orphan_computers: Vec<String>,
     /// The latest events, the latest first.
     pub events: Vec<EventView>,
 }
@@ -67,11 +69,15 @@ pub struct ConfigWhy {
     pub backoffs: Vec<BackoffView>,
     /// Servers born with an earlier edition of the config.
     pub out_of_date: Vec<String>,
+    /// Computer objects that could not be removed so far.
+    pub cleanups: Vec<CleanupView>,
 }
 
 /// Servers by phase.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct PhasesView {
+    /// Waiting for their computer objects.
+    pub enrolling: u32,
     /// Being asked for.
     pub creating: u32,
     /// Booting.
@@ -82,12 +88,14 @@ pub struct PhasesView {
     pub draining: u32,
     /// Being deleted.
     pub deleting: u32,
+    /// Their computer objects are being removed.
+    pub unenrolling: u32,
 }
 
 impl From<PhaseCounts> for PhasesView {
     fn from(counts: PhaseCounts) -> Self {
-        let PhaseCounts { creating, starting, ready, draining, deleting } = counts;
-        Self { creating, starting, ready, draining, deleting }
+        let PhaseCounts { enrolling, creating, starting, ready, draining, deleting, unenrolling } = counts;
+        Self { enrolling, creating, starting, ready, draining, deleting, unenrolling }
     }
 }
 
@@ -151,6 +159,40 @@ impl From<BackoffReport> for BackoffView {
     }
 }
 
+/// A computer object that could not be removed so far. Its server counts until it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CleanupView {
+    /// The server. Its machine is gone.
+    pub server: String,
+    /// The object, as the directory calls it; `null`: it is looked for.
+    pub computer: Option<String>,
+    /// How many tries failed.
+    pub tries: u32,
+    /// When the next one is made.
+    #[schema(format = DateTime)]
+    pub next_at: String,
+    /// What kind of failure the last one was.
+    pub kind: String,
+    /// The directory's words.
+    pub error: String,
+    /// What to do about it, where somebody must.
+    pub remedy: Option<String>,
+}
+
+impl From<CleanupReport> for CleanupView {
+    fn from(report: CleanupReport) -> Self {
+        Self {
+            server: report.server.to_string(),
+            computer: report.computer.as_ref().map(ToString::to_string),
+            tries: report.tries,
+            next_at: rfc3339(report.next_at),
+            kind: report.kind.to_string(),
+            remedy: report.remedy().map(Into::into),
+            error: report.error,
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EventView {
@@ -198,6 +240,7 @@ impl From<ConfigReport> for ConfigWhy {
             decision: DecisionView { at: rfc3339(report.decided_at), words, value },
             backoffs: report.backoffs.into_iter().map(BackoffView::from).collect(),
             out_of_date: report.out_of_date.iter().map(ToString::to_string).collect(),
+            cleanups: report.cleanups.into_iter().map(CleanupView::from).collect(),
         }
     }
 }
@@ -235,6 +278,7 @@ pub(super) async fn why(
         sessions: report.sessions,
         configs: report.configs.into_iter().map(ConfigWhy::from).collect(),
         orphans: report.orphans.iter().map(ToString::to_string).collect(),
+        orphan_computers: report.orphan_computers.iter().map(ToString::to_string).collect(),
         events: stored(&app, &pool, None, limit).await?,
     }))
 }

@@ -15,7 +15,7 @@ use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::input::Fact;
-use kasm_autoscale_core::ports::Secrets;
+use kasm_autoscale_core::ports::{NoDirectories, Secrets};
 use kasm_autoscale_core::token::DeploymentKey;
 use kasm_providers::simulated::{Booted, SimulatedProvider, SimulatedSettings};
 use secrecy::{ExposeSecret, SecretString};
@@ -140,6 +140,7 @@ fn world(provider: Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Result<Worl
         clock: Clock::start(),
         store,
         providers,
+        directories: Arc::new(NoDirectories),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(NoSecrets),
         key: DeploymentKey::new(key),

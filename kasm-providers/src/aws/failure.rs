@@ -8,7 +8,7 @@ use aws_sdk_ec2::operation::RequestId;
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError, Scope};
 
 use super::errors::{Class, classify};
-pub(super) use crate::words::{parts_to_hide, readable};
+use crate::words::readable;
 
 /// The code of an answer that makes no sense.
 const UNREADABLE: &str = "UnreadableAnswer";

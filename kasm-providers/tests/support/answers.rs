@@ -2,7 +2,7 @@
 
 const NAMESPACE: &str = "xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"";
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
@@ -15,11 +15,22 @@ pub(crate) fn error(code: &str, message: &str) -> String {
 }
 
 pub(crate) fn launched(id: &str) -> String {
+    launched_as(id, (0, "pending"))
+}
+
+/// The answer to a launch that was made before, when its machine has come further.
+pub(crate) fn launched_as(id: &str, state: (u16, &str)) -> String {
+    let (code, name) = state;
     format!(
         "<RunInstancesResponse {NAMESPACE}><requestId>body-1</requestId><reservationId>r-1</reservationId><ownerId>123456789012</ownerId>\
-         <instancesSet><item><instanceId>{id}</instanceId><instanceState><code>0</code><name>pending</name></instanceState></item>\
+         <instancesSet><item><instanceId>{id}</instanceId><instanceState><code>{code}</code><name>{name}</name></instanceState></item>\
          </instancesSet></RunInstancesResponse>"
     )
+}
+
+/// The answer of an action that only says that it was done.
+pub(crate) fn done(action: &str) -> String {
+    format!("<{action}Response {NAMESPACE}><requestId>body-1</requestId><return>true</return></{action}Response>")
 }
 
 pub(crate) fn terminating(id: &str, code: u16, name: &str) -> String {
