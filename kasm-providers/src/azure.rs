@@ -287,6 +287,8 @@ impl AzureProvider {
             Ok(Some(resource)) if machines::marker(&resource).as_ref() == Some(&spec.marker) => {
                 Ok(Progress::Pending { machine: Some(vm.reference()), op: None })
             }
+            // Copies of the resource lag behind. Nobody else makes a machine of this name.
+            Ok(None) => Ok(Progress::Pending { machine: Some(vm.reference()), op: None }),
             _ => Err(error),
         }
     }

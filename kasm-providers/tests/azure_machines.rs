@@ -350,7 +350,7 @@ async fn a_forgotten_operation_is_answered_by_the_machine() {
     }
 }
 
-/// Tags are all there is to say in `retry-after`; here the operation itself says when to come again.
+/// The operation itself says when to come again.
 #[tokio::test]
 async fn an_operation_is_not_asked_before_its_time() {
     let arm = Arm::start();
@@ -531,37 +531,12 @@ async fn specs_that_are_not_ours_or_not_sound_are_refused_before_anything_is_sen
     assert_eq!((capabilities.poll_busy.as_secs(), capabilities.call_timeout.as_secs()), (10, 60));
 }
 
-/// Everything a preflight asks for, as it is when nothing is wrong.
-fn sound(arm: &Arm, machine: &Value) {
-    let facts = [
-        (
-            "/providers/Microsoft.Authorization/permissions",
-            json!({ "value": [{ "actions": ["*"], "notActions": [] }] }),
-        ),
-        ("/skus/2022-datacenter-g2/versions", json!([{ "name": "20348.1" }])),
-        ("/subnets/pool", json!({ "name": "pool" })),
-        ("/networkSecurityGroups/desktops", json!({ "location": "westeurope" })),
-        (
-            "/providers/Microsoft.Compute/skus",
-            json!({ "value": [{ "resourceType": "virtualMachines", "name": machine["vm_size"],
-            "family": "standardDSv5Family", "capabilities": [{ "name": "vCPUs", "value": "4" }], "restrictions": [] }] }),
-        ),
-        (
-            "/locations/westeurope/usages",
-            json!({ "value": [
-            { "name": { "value": "cores" }, "currentValue": 10, "limit": 100 },
-            { "name": { "value": "standardDSv5Family" }, "currentValue": 6, "limit": 10 }] }),
-        ),
-    ];
-    arm.state().facts.extend(facts.into_iter().map(|(end, fact)| (end.to_owned(), fact)));
-}
-
 #[tokio::test]
 async fn a_preflight_finds_what_is_wrong_and_changes_nothing() {
     let arm = Arm::start();
     let provider = provider(&arm);
     let machine = with(machine(), "network_security_group", json!("desktops"));
-    sound(&arm, &machine);
+    arm.facts_are_sound(&machine);
     assert_eq!(provider.preflight(&object(&machine)).await, Ok(Vec::new()));
     let set = |end: &str, fact: Value| drop(arm.state().facts.insert(end.to_owned(), fact));
     set("/skus/2022-datacenter-g2/versions", json!([]));
@@ -607,7 +582,7 @@ async fn a_preflight_finds_what_is_wrong_and_changes_nothing() {
 
 /// Rights that Azure asks for behind our calls, for what a request names or makes (Azure, "Custom roles", the operations of
 /// Microsoft.Compute and Microsoft.Network).
-const BEHIND: [&str; 9] = [
+const BEHIND: [&str; 8] = [
     "Microsoft.Compute/disks/write",
     "Microsoft.Compute/galleries/images/versions/read",
     "Microsoft.Network/networkInterfaces/join/action",
@@ -616,7 +591,6 @@ const BEHIND: [&str; 9] = [
     "Microsoft.Network/publicIPAddresses/join/action",
     "Microsoft.Network/publicIPAddresses/write",
     "Microsoft.Network/virtualNetworks/subnets/join/action",
-    "Microsoft.Compute/locations/operations/read",
 ];
 
 /// The right that a request to Azure Resource Manager needs, by its path.
@@ -647,7 +621,7 @@ async fn the_roles_allow_exactly_what_is_called() {
     settings.address = AddressChoice::Public;
     let provider = with_settings(settings);
     let machine = with(with(machine(), "public_ip", json!(true)), "network_security_group", json!("desktops"));
-    sound(&arm, &machine);
+    arm.facts_are_sound(&machine);
     provider.preflight(&object(&machine)).await.expect("an answer");
     for image in ["images/i", "galleries/g/images/i"] {
         let id = format!("/subscriptions/{}/resourceGroups/g/providers/Microsoft.Compute/{image}", arm::SUBSCRIPTION);

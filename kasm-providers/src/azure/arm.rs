@@ -151,8 +151,8 @@ impl Arm {
             return Ok(answer);
         }
         let error = answered(&answer, call.effect(), &hidden);
-        if error.kind == ErrorKind::Throttled {
-            self.pace().hold(call.verb(), error.retry_after.unwrap_or(Duration::from_secs(1)), Instant::now());
+        if let (ErrorKind::Throttled, Some(wait)) = (error.kind, error.retry_after) {
+            self.pace().hold(call.verb(), wait, Instant::now());
         }
         Err(Failed { status: Some(answer.status), error })
     }

@@ -37,6 +37,9 @@ pub(crate) enum Fault {
     LostAfter,
 }
 
+/// What becomes of a request while something goes on being wrong.
+pub(crate) type Lasting = Box<dyn Fn(&Request) -> Option<Fault> + Send>;
+
 struct Rule {
     method: &'static str,
     part: &'static str,
@@ -98,6 +101,14 @@ pub(crate) struct State {
     pub(crate) any_version: bool,
     /// Machines are not shown, as when a copy lags behind.
     pub(crate) hidden: bool,
+    /// For how many seconds new machines are not shown.
+    pub(crate) hide_for: u64,
+    /// How long deletes take, in seconds.
+    pub(crate) delete_time: u64,
+    /// Machines made from now on are switched off while they boot.
+    pub(crate) stops_booting: bool,
+    /// What goes wrong for as long as it is here.
+    pub(crate) lasting: Option<Lasting>,
     /// Headers of every answer.
     pub(crate) headers: Vec<(String, String)>,
     /// Whole answers of look-ups that have no state, by the end of their path.
@@ -127,6 +138,10 @@ impl Arm {
             next_fails: None,
             any_version: false,
             hidden: false,
+            hide_for: 0,
+            delete_time: 30,
+            stops_booting: false,
+            lasting: None,
             headers: Vec::new(),
             facts: BTreeMap::new(),
             ran: Vec::new(),
@@ -166,6 +181,37 @@ impl Arm {
     /// The next request of this method, with this part in its path, goes wrong.
     pub(crate) fn next(&self, method: &'static str, part: &'static str, fault: Fault) {
         self.state().rules.push_back(Rule { method, part, fault });
+    }
+
+    /// The stand-in's own time, in seconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.state().now
+    }
+
+    /// Puts a machine there that somebody else has made, with these tags.
+    pub(crate) fn add_machine(&self, name: &str, tags: Value) {
+        let statuses = json!([{ "code": "ProvisioningState/succeeded" }, { "code": "PowerState/running" }]);
+        let machine = json!({ "name": name, "id": id_of(Kind::Vm, name), "location": REGION, "tags": tags, "secrets": null,
+            "properties": { "provisioningState": "Succeeded", "instanceView": { "statuses": statuses } } });
+        self.state().resources.insert((Kind::Vm, name.to_lowercase()), machine);
+    }
+
+    /// Everything a preflight asks for is as it should be, for this machine.
+    pub(crate) fn facts_are_sound(&self, machine: &Value) {
+        let permissions = json!({ "value": [{ "actions": ["*"], "notActions": [] }] });
+        let size = json!({ "resourceType": "virtualMachines", "name": machine["vm_size"], "family": "standardDSv5Family",
+            "capabilities": [{ "name": "vCPUs", "value": "4" }], "restrictions": [] });
+        let usages = json!({ "value": [{ "name": { "value": "cores" }, "currentValue": 10, "limit": 100 },
+            { "name": { "value": "standardDSv5Family" }, "currentValue": 6, "limit": 10 }] });
+        let facts = [
+            ("/providers/Microsoft.Authorization/permissions", permissions),
+            ("/skus/2022-datacenter-g2/versions", json!([{ "name": "20348.1" }])),
+            ("/subnets/pool", json!({ "name": "pool" })),
+            ("/networkSecurityGroups/desktops", json!({ "location": "westeurope" })),
+            ("/providers/Microsoft.Compute/skus", json!({ "value": [size] })),
+            ("/locations/westeurope/usages", usages),
+        ];
+        self.state().facts.extend(facts.into_iter().map(|(end, fact)| (end.to_owned(), fact)));
     }
 
     /// Gives a token out as if somebody had asked for it.
@@ -243,6 +289,7 @@ impl State {
         self.requests.push(request.clone());
         let fits = |rule: &Rule| rule.method == request.method && request.path.contains(rule.part);
         let fault = self.rules.iter().position(fits).and_then(|index| self.rules.remove(index)).map(|rule| rule.fault);
+        let fault = fault.or_else(|| self.lasting.as_ref().and_then(|lasting| lasting(request)));
         let reply = match fault {
             Some(Fault::Answer(reply)) => return reply,
             Some(Fault::LostBefore) => return Reply::HangUp,
@@ -366,7 +413,8 @@ impl State {
 
     fn begin(&mut self, work: Work) -> u64 {
         self.serial += 1;
-        let operation = Operation { left: self.polls, done_at: self.now + 30, work, outcome: None };
+        let takes = if matches!(work, Work::Delete { .. }) { self.delete_time } else { 30 };
+        let operation = Operation { left: self.polls, done_at: self.now + takes, work, outcome: None };
         self.operations.insert(self.serial, operation);
         self.serial
     }
@@ -419,7 +467,8 @@ impl State {
         let outcome = match work {
             Work::Make { vm, fails } => self.made(&vm, fails),
             Work::Extend { vm } => {
-                if let Some(vm) = self.resources.get_mut(&(Kind::Vm, vm)) {
+                let vm = self.resources.get_mut(&(Kind::Vm, vm));
+                if let Some(vm) = vm.filter(|vm| vm["properties"]["provisioningState"] == json!("Updating")) {
                     vm["properties"]["provisioningState"] = json!("Succeeded");
                     let children = vm["resources"].as_array_mut().into_iter().flatten();
                     children.for_each(|child| child["properties"]["provisioningState"] = json!("Succeeded"));
@@ -437,10 +486,11 @@ impl State {
     fn made(&mut self, name: &str, fails: Option<Value>) -> Result<(), Value> {
         let Some(vm) = self.resources.get_mut(&(Kind::Vm, name.to_owned())) else { return Ok(()) };
         let failed = fails.is_some();
+        let power = if self.stops_booting { "stopped" } else { "running" };
         vm["properties"]["provisioningState"] = json!(if failed { "Failed" } else { "Succeeded" });
         let statuses = match &fails {
             None => {
-                json!([{ "code": "ProvisioningState/succeeded", "level": "Info" }, { "code": "PowerState/running", "level": "Info" }])
+                json!([{ "code": "ProvisioningState/succeeded", "level": "Info" }, { "code": format!("PowerState/{power}"), "level": "Info" }])
             }
             Some(why) => {
                 json!([{ "code": format!("ProvisioningState/failed/{}", why["code"].as_str().unwrap_or_default()),
@@ -490,7 +540,7 @@ impl State {
     fn shown(&self, resource: &Value, view: bool) -> Value {
         let mut shown = resource.clone();
         let object = shown.as_object_mut().expect("an object");
-        for inner in ["reserved_until", "delete_with_holder", "secrets"] {
+        for inner in ["reserved_until", "delete_with_holder", "secrets", "hidden_until"] {
             object.remove(inner);
         }
         if !view && let Some(properties) = object.get_mut("properties").and_then(Value::as_object_mut) {
@@ -501,8 +551,16 @@ impl State {
 
     fn list(&self, url: &str, request: &Request, kind: Kind, view: bool) -> Reply {
         let skip: usize = request.query.get("$skiptoken").and_then(|text| text.parse().ok()).unwrap_or(0);
-        let all: Vec<Value> =
-            self.resources.iter().filter(|((one, _), _)| *one == kind).map(|(_, one)| self.shown(one, view)).collect();
+        let now = self.now;
+        let shown = |one: &&Value| one["hidden_until"].as_u64().is_none_or(|until| until <= now);
+        let all: Vec<Value> = self
+            .resources
+            .iter()
+            .filter(|((one, _), _)| *one == kind)
+            .map(|(_, one)| one)
+            .filter(shown)
+            .map(|one| self.shown(one, view))
+            .collect();
         let all = if kind == Kind::Vm && self.hidden { Vec::new() } else { all };
         let page: Vec<&Value> = all.iter().skip(skip).take(PAGE).collect();
         let mut body = json!({ "value": page });
@@ -517,7 +575,9 @@ impl State {
 
     fn get(&self, kind: Kind, name: &str, request: &Request) -> Reply {
         let view = request.query.get("$expand").is_some_and(|expand| expand == "instanceView");
-        match self.resources.get(&(kind, name.to_owned())).filter(|_| kind != Kind::Vm || !self.hidden) {
+        let shown = |one: &&Value| one["hidden_until"].as_u64().is_none_or(|until| until <= self.now);
+        let resource = self.resources.get(&(kind, name.to_owned())).filter(shown);
+        match resource.filter(|_| kind != Kind::Vm || !self.hidden) {
             Some(resource) => answer(200, &self.shown(resource, view)),
             None => self.absent(kind, name),
         }
@@ -660,6 +720,7 @@ impl State {
         body["id"] = json!(id);
         body["type"] = json!("Microsoft.Compute/virtualMachines");
         body["secrets"] = secrets;
+        body["hidden_until"] = json!(self.now + self.hide_for);
         body["properties"]["provisioningState"] = json!("Creating");
         body["properties"]["vmId"] = json!("b7a098cc-b0b8-46e8-a205-62f301a62a8f");
         body
