@@ -281,15 +281,15 @@ impl AzureProvider {
     }
 
     /// A machine of this name is there already. Ours, from an earlier try of this very request, or a riddle.
-    async fn made_before(&self, spec: &ServerSpec, error: ProviderError) -> Result<Progress, ProviderError> {
+    async fn made_before(&self, spec: &ServerSpec, failed: Failed) -> Result<Progress, ProviderError> {
         let vm = VmName::of(&spec.server);
         match self.vm(&vm).await {
             Ok(Some(resource)) if machines::marker(&resource).as_ref() == Some(&spec.marker) => {
                 Ok(Progress::Pending { machine: Some(vm.reference()), op: None })
             }
             // Copies of the resource lag behind. Nobody else makes a machine of this name.
-            Ok(None) => Ok(Progress::Pending { machine: Some(vm.reference()), op: None }),
-            _ => Err(error),
+            Ok(None) if failed.status == Some(412) => Ok(Progress::Pending { machine: Some(vm.reference()), op: None }),
+            _ => Err(failed.error),
         }
     }
 
@@ -438,8 +438,8 @@ impl VmProvider for AzureProvider {
         };
         let answer = match self.arm.call(call).await {
             Ok(answer) => answer,
-            Err(Failed { status: Some(409 | 412), error }) if error.certainty == Certainty::Unknown => {
-                return self.made_before(spec, error).await;
+            Err(failed) if matches!(failed.status, Some(409 | 412)) && failed.error.certainty == Certainty::Unknown => {
+                return self.made_before(spec, failed).await;
             }
             Err(failed) => return Err(failed.error),
         };

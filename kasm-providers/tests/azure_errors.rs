@@ -131,6 +131,8 @@ async fn create(provider: &AzureProvider) -> ProviderError {
 async fn every_code_means_what_the_table_says() {
     let arm = Arm::start();
     let settings = settings(&arm);
+    // There is a machine of this name that is not ours by its mark, so that a look at it settles nothing.
+    arm.add_machine(&name(&key(1, 1)), json!({}));
     for (status, code, kind, scope, certainty) in ROWS.iter().chain(STRANGERS).copied() {
         // A provider of its own, since what throttles one call holds the next one back.
         let provider = with_settings(settings.clone());
