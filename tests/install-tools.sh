@@ -4,6 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 tools="$PWD/.tools"
 moto_version=5.2.5
+azure_compute_version=39.0.0
+azure_network_version=33.1.0
 
 install_debian() {
 	missing=""
@@ -41,4 +43,13 @@ if ! "$tools/moto/bin/python" -c "import moto, sys; sys.exit(moto.__version__ !=
 		python3 -m venv "$tools/moto"
 	fi
 	"$tools/moto/bin/pip" install --quiet --disable-pip-version-check "moto[server,ec2]==$moto_version"
+fi
+
+# Microsoft's own SDK judges our stand-in for Azure.
+if ! "$tools/azure/bin/python" -c "from importlib.metadata import version as v; import sys; sys.exit((v('azure-mgmt-compute'), v('azure-mgmt-network')) != ('$azure_compute_version', '$azure_network_version'))" 2>/dev/null; then
+	echo "install-tools: installing azure-mgmt-compute $azure_compute_version"
+	rm -rf "$tools/azure"
+	python3 -m venv "$tools/azure"
+	"$tools/azure/bin/pip" install --quiet --disable-pip-version-check \
+		"azure-mgmt-compute==$azure_compute_version" "azure-mgmt-network==$azure_network_version"
 fi

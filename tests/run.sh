@@ -19,6 +19,8 @@ $cargo build --locked --package kasm-daemon --no-default-features
 demo=$($cargo run --quiet --locked --package kasm-daemon --no-default-features -- demo --for 10s)
 echo "$demo" | tail -n 5
 echo "$demo" | grep -q "^left behind  *0 machines$"
+echo "== Azure"
+$cargo test --locked --package kasm-providers --features azure
 echo "== everything else, AWS included"
 $cargo test --locked --workspace --exclude kasm-autoscale-core --all-features
 echo "== the fuzz targets build"

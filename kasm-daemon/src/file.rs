@@ -39,6 +39,7 @@ use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
 use crate::users::LoginRules;
 use crate::workspaces::Workspace;
 
+mod azure;
 mod document;
 mod ldap;
 mod pools;
@@ -176,17 +177,21 @@ impl TokenConfig {
 pub enum ProviderKind {
     /// AWS EC2.
     Aws,
+    /// Microsoft Azure.
+    Azure,
     /// A simulated cloud in the daemon's own process.
     Simulated,
 }
 
 impl ProviderKind {
-    const CHOICES: [(&'static str, Self); 2] = [("aws", Self::Aws), ("simulated", Self::Simulated)];
+    const CHOICES: [(&'static str, Self); 3] =
+        [("aws", Self::Aws), ("azure", Self::Azure), ("simulated", Self::Simulated)];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aws => "aws",
+            Self::Azure => "azure",
             Self::Simulated => "simulated",
         }
     }
@@ -203,6 +208,49 @@ pub struct ProviderConfig {
     pub settings: JsonObject,
     /// What it signs in with; `None`: what the kind finds by itself, or it needs nothing.
     pub credentials: Option<AwsKeys>,
+    /// Who asks Azure, for a provider of that kind.
+    pub azure: Option<AzureAccess>,
+}
+
+/// How Azure is asked, and what machines there need that is secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AzureAccess {
+    /// Who asks.
+    pub identity: AzureIdentity,
+    /// Where the password of all machines' administrator is kept.
+    pub admin_password: Option<SecretSource>,
+    /// Where the key is kept from which each machine's own is derived.
+    pub admin_password_key: Option<SecretSource>,
+}
+
+/// Who asks Azure.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AzureIdentity {
+    /// An application with a client secret.
+    ClientSecret {
+        /// The tenant.
+        tenant_id: String,
+        /// The application's id.
+        client_id: String,
+        /// Where its secret is kept.
+        client_secret: SecretSource,
+    },
+    /// The identity of the machine or service that this daemon runs on.
+    ManagedIdentity {
+        /// Which one, where there are several.
+        client_id: Option<String>,
+    },
+    /// A token that Kubernetes keeps in a file.
+    WorkloadIdentity {
+        /// The tenant; else `AZURE_TENANT_ID`.
+        tenant_id: Option<String>,
+        /// The application's id; else `AZURE_CLIENT_ID`.
+        client_id: Option<String>,
+        /// The file; else `AZURE_FEDERATED_TOKEN_FILE`.
+        token_file: Option<PathBuf>,
+    },
+    /// Whoever is signed in with the Azure tools.
+    DeveloperTools,
 }
 
 /// An LDAP config as the file declares it.
@@ -300,6 +348,9 @@ impl Surroundings {
         let mut kinds = vec![ProviderKind::Simulated];
         if cfg!(feature = "aws") {
             kinds.push(ProviderKind::Aws);
+        }
+        if cfg!(feature = "azure") {
+            kinds.push(ProviderKind::Azure);
         }
         Self { environment: Environment::of_process(), kinds }
     }

@@ -31,6 +31,10 @@ pub async fn build(
             let _ = (deployment, environment);
             Err(vec![Problem::new("kind", "\"aws\"", "this program was built without it")])
         }
+        #[cfg(feature = "azure")]
+        ProviderKind::Azure => azure(config, deployment, environment),
+        #[cfg(not(feature = "azure"))]
+        ProviderKind::Azure => Err(vec![Problem::new("kind", "\"azure\"", "this program was built without it")]),
     }
 }
 
@@ -65,6 +69,57 @@ async fn aws(
     let problems = fields.finish();
     match settings {
         Some(settings) if problems.is_empty() => Ok(Arc::new(AwsProvider::connect(settings, deployment).await?)),
+        _ => Err(problems),
+    }
+}
+
+#[cfg(feature = "azure")]
+fn azure(
+    config: &ProviderConfig,
+    deployment: DeploymentId,
+    environment: &Environment,
+) -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
+    use kasm_autoscale_core::fields::Fields;
+    use kasm_providers::azure::{AdminPassword, AzureCredentials, AzureProvider, AzureSettings};
+
+    use crate::file::{AzureAccess, AzureIdentity};
+    use crate::secrets::SecretSource;
+
+    let read = |name: &str, source: &SecretSource| {
+        let unreadable =
+            |error: crate::secrets::SecretError| vec![Problem::new(name, error.to_string(), error.remedy())];
+        source.resolve(environment).map_err(unreadable)
+    };
+    // The file's reader has refused a table without it already.
+    let Some(AzureAccess { identity, admin_password, admin_password_key }) = &config.azure else {
+        return Err(vec![Problem::new("credentials", "nothing", "required")]);
+    };
+    let credentials = match identity {
+        AzureIdentity::ClientSecret { tenant_id, client_id, client_secret } => AzureCredentials::ClientSecret {
+            tenant: tenant_id.clone(),
+            client_id: client_id.clone(),
+            client_secret: read("credentials.client_secret", client_secret)?,
+        },
+        AzureIdentity::ManagedIdentity { client_id } => {
+            AzureCredentials::ManagedIdentity { client_id: client_id.clone() }
+        }
+        AzureIdentity::WorkloadIdentity { tenant_id, client_id, token_file } => AzureCredentials::WorkloadIdentity {
+            tenant: tenant_id.clone(),
+            client_id: client_id.clone(),
+            token_file: token_file.clone(),
+        },
+        AzureIdentity::DeveloperTools => AzureCredentials::DeveloperTools,
+    };
+    let admin_password = match (admin_password, admin_password_key) {
+        (Some(source), _) => Some(AdminPassword::Same(read("admin_password", source)?)),
+        (None, Some(source)) => Some(AdminPassword::Derived(read("admin_password_key", source)?)),
+        (None, None) => None,
+    };
+    let mut fields = Fields::new(&config.settings);
+    let settings = AzureSettings::read(&mut fields, credentials, admin_password);
+    let problems = fields.finish();
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(Arc::new(AzureProvider::connect(settings, deployment)?)),
         _ => Err(problems),
     }
 }

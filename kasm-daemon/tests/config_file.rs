@@ -25,11 +25,16 @@ fn surroundings() -> Surroundings {
         ("PASSWORD", CANARY.to_owned()),
         ("KASM_LDAP_USERS_PASSWORD", CANARY.to_owned()),
         ("KASM_LDAP_COMPUTERS_PASSWORD", CANARY.to_owned()),
+        ("AZURE_CLIENT_SECRET", CANARY.to_owned()),
+        ("KASM_ADMIN_PASSWORD_KEY", CANARY.to_owned()),
         ("SHORT", "Wb3x9Q".to_owned()),
         ("EMPTY", String::new()),
         ("NOT_HEX", format!("{CANARY}{}", "x".repeat(64 - CANARY.len()))),
     ];
-    Surroundings { environment: Environment::of(variables), kinds: vec![ProviderKind::Simulated, ProviderKind::Aws] }
+    Surroundings {
+        environment: Environment::of(variables),
+        kinds: vec![ProviderKind::Simulated, ProviderKind::Aws, ProviderKind::Azure],
+    }
 }
 
 type Loaded = Result<(DaemonConfig, Vec<Warning>), Vec<Mistake>>;
@@ -100,12 +105,12 @@ fn every_message_is_as_it_was_approved() {
 /// The examples, with the settings of their providers checked by those who know them.
 #[test]
 fn the_examples_have_no_mistakes() {
-    for name in ["simulated", "aws", "active-directory"] {
+    for name in ["simulated", "aws", "azure", "active-directory"] {
         let path = PathBuf::from(format!("examples/{name}.toml"));
         let mut checks = Checks {
             provider: &mut |_, provider| match provider.kind {
                 ProviderKind::Simulated => SimulatedSettings::from_json(&provider.settings).err().unwrap_or_default(),
-                ProviderKind::Aws => Vec::new(),
+                ProviderKind::Aws | ProviderKind::Azure => Vec::new(),
             },
             ldap: &mut check_ldap,
             config: &mut |_| Vec::new(),
@@ -126,6 +131,18 @@ fn the_examples_have_no_mistakes() {
             PathBuf::from("examples").join(if name == "simulated" { "simulated.db" } else { "kasm.db" })
         );
     }
+}
+
+/// The example of Azure, with its provider made, and its machine settings checked by that.
+#[cfg(feature = "azure")]
+#[tokio::test]
+async fn the_example_of_azure_is_taken_by_its_provider() {
+    let (config, _) = read(Path::new("examples/azure.toml"), &surroundings()).unwrap();
+    let declared = config.providers.values().next().unwrap();
+    let deployment = DeploymentId::from_bytes([0; 16]);
+    let provider = kasm_daemon::providers::build(declared, deployment, &surroundings().environment).await.unwrap();
+    assert_eq!(provider.describe().kind, "azure");
+    assert_eq!(provider.check(&config.pools[0].configs[0].machine, 4000), []);
 }
 
 #[test]

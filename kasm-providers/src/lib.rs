@@ -2,9 +2,11 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "azure")]
+pub mod azure;
 #[cfg(feature = "simulated")]
 pub mod simulated;
-#[cfg(any(feature = "aws", feature = "simulated"))]
+#[cfg(any(feature = "aws", feature = "azure", feature = "simulated"))]
 mod words;
 
 /// The example of the guide is compiled with the documentation's own.

@@ -53,7 +53,7 @@ impl Loader<'_, '_> {
         settings.remove("kind");
         let mut fields = Fields::new(object);
         let kind = fields.choice("kind", &ProviderKind::CHOICES);
-        let kind = fields.require("kind", kind, "\"aws\" or \"simulated\"");
+        let kind = fields.require("kind", kind, "\"aws\", \"azure\" or \"simulated\"");
         // The other fields are the kind's own, which nobody knows here.
         for problem in fields.finish().into_iter().filter(|problem| problem.path == "kind") {
             self.report.mistake(problem.below(path));
@@ -71,9 +71,10 @@ impl Loader<'_, '_> {
             ProviderKind::Aws => settings
                 .remove("credentials")
                 .and_then(|value| self.read_credentials(&format!("{path}.credentials"), &value)),
-            ProviderKind::Simulated => None,
+            ProviderKind::Azure | ProviderKind::Simulated => None,
         };
-        Some(ProviderConfig { place: self.document.place(path, End::Value), kind, settings, credentials })
+        let azure = if kind == ProviderKind::Azure { Some(self.read_azure(path, &mut settings)?) } else { None };
+        Some(ProviderConfig { place: self.document.place(path, End::Value), kind, settings, credentials, azure })
     }
 
     fn read_credentials(&mut self, path: &str, value: &Value) -> Option<AwsKeys> {
