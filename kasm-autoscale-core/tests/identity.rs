@@ -7,9 +7,10 @@ use kasm_autoscale_core::id::{
 };
 use kasm_autoscale_core::time::Timestamp;
 use kasm_autoscale_core::token::{
-    DeploymentKey, LEEWAY, TOKEN_BYTES_MAX, TokenError, checkin_token, verify_checkin_token,
+    DeploymentKey, LEEWAY, TOKEN_BYTES_MAX, TokenError, checkin_token, join_password, verify_checkin_token,
 };
 use proptest::prelude::*;
+use secrecy::ExposeSecret;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -185,4 +186,65 @@ proptest! {
     fn no_text_is_a_token(text in "[a-zA-Z0-9._=-]{0,300}|.{0,60}") {
         prop_assert_eq!(verify(&text, UNTIL), Err(TokenError::Forged));
     }
+}
+
+// --- join passwords ---
+
+fn password(key: [u8; 32], server: &ServerKey, attempt: u32) -> String {
+    join_password(&DeploymentKey::new(key), server, attempt).expose_secret().to_owned()
+}
+
+proptest! {
+    #[test]
+    fn i_26_join_passwords_meet_every_policy_and_no_two_are_the_same(
+        secret: [u8; 32], pool: [u8; 16], serial in 0..1_u64 << 61, attempt in 0..u32::MAX
+    ) {
+        let server = ServerKey { pool: PoolId::from_bytes(pool), server: ServerId::new(serial) };
+        let text = password(secret, &server, attempt);
+        prop_assert_eq!(text.len(), 40);
+        prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)), "{}", text);
+        let edges = [text.as_bytes()[0], text.as_bytes()[39]];
+        prop_assert!(edges.iter().all(u8::is_ascii_alphanumeric), "{}", text);
+        for class in [u8::is_ascii_uppercase, u8::is_ascii_lowercase, u8::is_ascii_digit] {
+            prop_assert!(text.bytes().any(|byte| class(&byte)), "{}", text);
+        }
+        prop_assert_eq!(&password(secret, &server, attempt), &text, "the same for every try");
+        let next = ServerKey { server: ServerId::new(serial + 1), ..server };
+        let mut other_secret = secret;
+        other_secret[31] ^= 1;
+        let mut other_pool = pool;
+        other_pool[0] ^= 1;
+        let elsewhere = ServerKey { pool: PoolId::from_bytes(other_pool), ..server };
+        for other in [
+            password(secret, &next, attempt),
+            password(secret, &server, attempt + 1),
+            password(other_secret, &server, attempt),
+            password(secret, &elsewhere, attempt),
+        ] {
+            prop_assert_ne!(&other, &text);
+        }
+    }
+}
+
+#[test]
+fn i_26_every_letter_of_the_alphabet_is_about_as_likely_as_any_other() {
+    let mut counts = [0_u32; 256];
+    for serial in 0..4000 {
+        // The edges have no punctuation, so they are left out.
+        for byte in password([7; 32], &key(serial), 0).bytes().skip(1).take(38) {
+            counts[usize::from(byte)] += 1;
+        }
+    }
+    let seen: Vec<u32> = counts.into_iter().filter(|count| *count > 0).collect();
+    assert_eq!(seen.len(), 65, "62 letters and digits, three marks");
+    // 152,000 draws, 2338 of each: five standard deviations are 240.
+    assert!(seen.iter().all(|count| (2098..=2578).contains(count)), "{seen:?}");
+}
+
+#[test]
+fn join_passwords_stay_as_they_are_for_ever_and_are_not_shown() {
+    // A create that is sent again after an upgrade must be the same, byte for byte. This one was also computed by other means.
+    assert_eq!(password([7; 32], &key(1), 0), "M9Q.gl6ldP_9BRwfDBl1NizFepdxinOMMz8-GbBA");
+    let secret = join_password(&secret(), &key(1), 0);
+    assert_eq!(format!("{secret:?}"), "JoinPassword");
 }

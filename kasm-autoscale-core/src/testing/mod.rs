@@ -4,5 +4,6 @@
 //! [`Entropy`](entropy::Entropy), so that a run is repeated by its seed.
 
 pub mod cloud;
+pub mod directory;
 pub mod entropy;
 pub mod fleet;
