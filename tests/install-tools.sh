@@ -25,7 +25,12 @@ install_debian() {
 
 # command=package
 install_debian xrdp=xrdp freerdp-shadow-cli=freerdp2-shadow-x11 Xvfb=xvfb Xtigervnc=tigervnc-standalone-server \
-	sshd=openssh-server openssl=openssl python3=python3 cc=gcc
+	sshd=openssh-server openssl=openssl python3=python3 cc=gcc \
+	adcli=adcli kinit=krb5-user ldapmodify=ldap-utils socat=socat ip=iproute2 unshare=util-linux
+# A domain controller needs files of packages that have no command.
+[ -e /usr/share/samba/setup/provision.ldif ] && [ -x /usr/sbin/samba ] ||
+	install_debian samba-domain=samba-ad-dc samba-domain=samba-ad-provision samba-domain=samba-dsdb-modules \
+		samba-domain=winbind
 
 # moto answers the EC2 API. It gets an environment of its own, with every version pinned by this one.
 if ! "$tools/moto/bin/python" -c "import moto, sys; sys.exit(moto.__version__ != '$moto_version')" 2>/dev/null; then

@@ -109,6 +109,22 @@ impl Dn {
         self.0[depth..].iter().zip(&other.0).all(|(mine, theirs)| mine.same_as(theirs))
     }
 
+    /// Whether this is `other` or lies below it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.is_below(other) || self.same_as(other)
+    }
+
+    /// Whether both name the same object, without regard to case.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(mine, theirs)| mine.same_as(theirs))
+    }
+
+    /// The name of the domain: the `DC` parts at its end; `None` if there are none.
+    pub fn domain_part(&self) -> Option<Self> {
+        let labels = self.0.iter().rev().take_while(|part| part.kind.eq_ignore_ascii_case("DC")).count();
+        (labels > 0).then(|| Self(self.0[self.0.len() - labels..].to_vec()))
+    }
+
     /// The DNS name of the domain, from the `DC` parts at its end; `None` if there are none.
     pub fn domain(&self) -> Option<String> {
         let labels: Vec<&str> =

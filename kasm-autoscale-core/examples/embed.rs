@@ -15,8 +15,8 @@ use kasm_autoscale_core::id::{DeploymentId, PoolId, ProviderName, SecretName, Se
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::ports::{
-    Address, Capabilities, Listing, Machine, MachineRef, MachineState, NoDirectories, OpRef, ProbeFailure, ProbeTarget,
-    Prober, Progress, ProviderError, Providers, Secrets, ServerSpec, VmProvider,
+    Address, Capabilities, Finding, Listing, Machine, MachineRef, MachineState, NoDirectories, OpRef, ProbeFailure,
+    ProbeTarget, Prober, Progress, ProviderError, Providers, Secrets, ServerSpec, VmProvider,
 };
 use kasm_autoscale_core::row::{Row, RowKey, Write};
 use kasm_autoscale_core::session::SessionRequest;
@@ -162,6 +162,10 @@ impl VmProvider for Garage {
 
     fn check(&self, _machine: &JsonObject, _user_data_bytes: usize) -> Vec<Problem> {
         Vec::new()
+    }
+
+    async fn preflight(&self, _machine: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        Ok(Vec::new())
     }
 
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {

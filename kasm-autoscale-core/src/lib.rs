@@ -15,7 +15,7 @@
 //! | what may be configured | [`config`] |
 //! | what can be said of a decision | [`report`] |
 //!
-//! Feature `testing`: stand-ins for clouds and chance, for tests and simulations.
+//! Feature `testing`: stand-ins for clouds, directories and chance, for tests and simulations.
 
 #![no_std]
 #![forbid(unsafe_code)]

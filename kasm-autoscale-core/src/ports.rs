@@ -2,18 +2,70 @@
 //!
 //! # The contract of a [`VmProvider`]
 //!
-//! - **One call, one machine.** [`create`](VmProvider::create) is repeatable with the same [`ServerSpec::token`]: where the
-//!   system has an idempotency token it is passed on; where it has none, the core looks up ([`find`](VmProvider::find))
-//!   before it sends again. The [`Marker`] lands on the machine in the same call that makes it.
-//! - **Nothing blocks.** `create` and `delete` answer when the system has accepted the request, not when it is done.
-//!   No method sleeps or retries: pacing is the core's.
-//! - **Absent is a conclusion of the core.** A provider says what it saw and whether it saw everything
-//!   ([`Listing::complete`]); an error or a partial page is never "no machines".
-//! - **Deleting nothing is success**, and a machine is deleted by its own id together with all its dependents.
-//! - **Errors say what may be done next**: a kind, a scope and a certainty. Only [`Certainty::NotApplied`] may be answered
-//!   by a create elsewhere; anything unclear is [`Certainty::Unknown`].
-//! - **Unknown states are kept and reported** ([`MachineState::Unknown`]), never deleted.
-//! - **No secret** in any error, `Debug` or log line.
+//! Numbered, so that a failure can be named: feature `testing` has a kit that holds any provider against every clause.
+//!
+//! *What it is*
+//! - **C-01 Description.** [`describe`](VmProvider::describe) does no I/O and gives the same answer every time. Times are
+//!   greater than zero where they must be, and at least one create may be under way.
+//! - **C-02 Check.** [`check`](VmProvider::check) does no I/O. It finds every mistake at once, each with its path; a setting
+//!   that it does not know is a mistake, not a thing to pass over.
+//! - **C-03 Preflight.** [`preflight`](VmProvider::preflight) asks the system, and only reads: nothing is made, not even for a
+//!   moment. Each finding says how to mend it.
+//!
+//! *Making*
+//! - **C-04 One machine.** [`create`](VmProvider::create) with the same [`ServerSpec`] again, by this process or the one
+//!   after a crash, answers for the same machine. Where the system has an idempotency token, [`ServerSpec::token`] is it;
+//!   where it has none, the name or the mark has to do.
+//! - **C-05 Another request.** The same token with other content makes no second machine. A system that can tell refuses it:
+//!   [`ErrorKind::Conflict`].
+//! - **C-06 Mark.** The [`Marker`] lands on the machine in the call that makes it, whole. A mark put on by a second call is
+//!   lost when we crash in between, and the machine is nobody's.
+//! - **C-07 Acceptance.** `create` and `delete` answer when the system has accepted the request, within
+//!   [`Capabilities::call_timeout`]. A create's answer has the machine, or an operation that leads to it when it is
+//!   [polled](VmProvider::poll), also after a restart. No method sleeps or repeats a call: pacing is the core's.
+//! - **C-08 Life.** Whether a machine is ready is for the core to find out. The provider shows what the system says: its
+//!   state, and an address once it runs.
+//! - **C-09 Reply lost before the effect.** When no answer came, the error is [`Certainty::Unknown`]; the same create later
+//!   makes the machine.
+//! - **C-10 Reply lost after the effect.** The same error, for the provider cannot know. The machine is found by its mark, the
+//!   same create answers for it, and a delete whose reply was lost may be sent again.
+//!
+//! *Seeing*
+//! - **C-11 Late visibility.** A machine that exists is shown by [`find`](VmProvider::find) and [`list`](VmProvider::list) after
+//!   [`Capabilities::visibility_lag`] at the latest. Before, both may leave it out, but neither fails for it.
+//! - **C-12 Absence.** "There is none" is `Ok`: `None`, or an empty list that is complete. Whether that proves anything is
+//!   for the core to conclude.
+//! - **C-13 Failed reads.** A read that fails is an error, [`Certainty::NotApplied`], and never an empty answer.
+//! - **C-14 Partial lists.** A list of which a page, zone or node is missing is an error, or has [`Listing::complete`] unset.
+//! - **C-15 Whole lists.** A complete list has every machine with the pool's mark, in whatever state, over all pages, each with
+//!   its whole mark; and none of another pool. Order and duplicates are free.
+//! - **C-16 Foreign machines.** A machine with another installation's mark, or with none, is never shown with ours, nor taken
+//!   for a server's own because of its name; and nothing that is done to our machines touches it.
+//!
+//! *Deleting*
+//! - **C-17 Delete twice.** [`delete`](VmProvider::delete) goes by the machine's own reference and nothing else. One that is
+//!   gone, or never was, counts as deleted.
+//! - **C-18 Slow deletes.** `delete` does not wait. While the machine is there it is shown as [`MachineState::Deleting`], and
+//!   no answer says [`Progress::Done`].
+//! - **C-19 Leftovers.** Disks, network cards and addresses that came with a machine go with it.
+//!
+//! *Failing*
+//! - **C-20 Throttling** is [`ErrorKind::Throttled`] and [`Certainty::NotApplied`], with the system's own waiting time if it
+//!   says one. It is not repeated away: a budget of calls is shared, and only the core sees all of it.
+//! - **C-21 Quota.** A limit of our own account is [`ErrorKind::Quota`], and nothing was made.
+//! - **C-22 No capacity.** A place without room is [`ErrorKind::NoCapacity`] with [`Scope::Offering`], and nothing was made, so
+//!   that another place may be tried at once.
+//! - **C-23 Death while booting.** A machine that ends after its create was accepted is shown as what it is, with the
+//!   [reason](Machine::fault) if it failed; or it is gone from complete lists.
+//! - **C-24 Lost marks.** A machine whose mark was taken off is no longer shown with it, breaks no list, and can still be
+//!   deleted by its reference.
+//! - **C-25 Unknown states** are [`MachineState::Unknown`] in the system's own word. They are kept and reported; a guess could
+//!   delete a desktop in use.
+//! - **C-26 Secrets.** No credential and nothing of [`ServerSpec::user_data`] comes out: not in an error, even if the system
+//!   repeats the request in its own, not by `Debug`, not in a log line.
+//!
+//! Errors say what may be done next: a kind, a scope and a certainty. Only [`Certainty::NotApplied`] may be answered by a
+//! create elsewhere; anything unclear is [`Certainty::Unknown`].
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -47,6 +99,14 @@ pub trait VmProvider: Send + Sync {
     /// `user_data_bytes` is the size of the rendered script, in bytes, with values of the greatest length they can have;
     /// 0 when there is none. Paths start at the machine settings; `startup_script` alone stands for the script.
     fn check(&self, machine: &JsonObject, user_data_bytes: usize) -> Vec<Problem>;
+
+    /// Asks the system whether machines with these settings could be made now: image, network, size, quota, rights. It only
+    /// reads, and makes nothing. Empty: nothing was found wrong, which promises nothing about a minute later.
+    ///
+    /// # Errors
+    /// When the system could not be asked. What the asking itself shows (a right that is missing, credentials that are not
+    /// accepted) is a finding.
+    async fn preflight(&self, machine: &JsonObject) -> Result<Vec<Finding>, ProviderError>;
 
     /// Makes a machine, or finds that this very request has made it before.
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError>;

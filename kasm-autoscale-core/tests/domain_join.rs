@@ -95,6 +95,10 @@ impl VmProvider for World {
         vec![]
     }
 
+    async fn preflight(&self, _: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        Ok(vec![])
+    }
+
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {
         let answer = {
             let mut outside = self.get();

@@ -108,8 +108,8 @@ impl Walk {
     fn config_fact(&mut self, index: usize, enabled: bool) -> Fact {
         let (name, provider, zone) = CONFIGS[index];
         let dice = &mut self.dice;
-        // The second one always joins a domain, so that its directory is always looked after.
-        let joins = index == 1 || dice.chance(300);
+        // When all trouble has stopped the second one joins a domain, so that somebody looks after its directory.
+        let joins = dice.chance(400) || (index == 1 && !self.cloud.has_faults);
         let object = json!({
             "ad_directory": joins.then_some("corp"),
             "ad_computer_ou_dn": joins.then_some("OU=Desks,DC=corp,DC=example"),
@@ -270,8 +270,8 @@ impl Walk {
         if let Action::Create(create) = &command.action {
             let speaks_at = now + secs(self.dice.between(60, 200));
             self.at(speaks_at, Due::ChecksIn(create.server.server));
-            if !self.cloud.has_faults || self.dice.chance(950) {
-                let joins_at = now + secs(self.dice.between(60, 200));
+            if !self.cloud.has_faults || self.dice.chance(980) {
+                let joins_at = now + secs(self.dice.between(20, 120));
                 self.at(joins_at, Due::Joins(create.server.server));
             }
         }
@@ -313,19 +313,19 @@ impl Walk {
                 dice.pick(&servers).map(|id| Fact::DeleteAsked { server: *id, force: self.steps.is_multiple_of(2) })
             }
             91..94 => {
-                if dice.chance(800) {
-                    self.cloud.mishap(dice);
-                } else {
-                    // An object that some earlier life of this pool has left behind.
-                    self.left_over += 1;
-                    let server = ServerId::new(self.left_over);
-                    self.corp.make(server, ConfigId::new(1), &format!("old-{server}"), self.host.now);
-                }
+                self.cloud.mishap(dice);
                 None
             }
             94..98 => {
                 let (index, enabled) = (usize::try_from(dice.below(3)).unwrap(), dice.chance(750));
                 Some(self.config_fact(index, enabled))
+            }
+            98 if dice.chance(300) => {
+                // An object that some earlier life of this pool has left behind.
+                self.left_over += 1;
+                let server = ServerId::new(self.left_over);
+                self.corp.make(server, ConfigId::new(1), &format!("old-{server}"), self.host.now);
+                None
             }
             98 => Some(Fact::ConfigRemoved(CONFIGS[usize::try_from(dice.below(3)).unwrap()].0.parse().unwrap())),
             _ => {
@@ -556,15 +556,6 @@ impl Walk {
     }
 }
 
-/// How many sessions a config keeps for others.
-fn covered_by(known: &ConfigReport) -> u32 {
-    let sessions = known.fallback.iter().map(|fallback| match fallback {
-        Fallback::CoveringFor { sessions, .. } => *sessions,
-        Fallback::CoveredBy { .. } => 0,
-    });
-    sessions.sum()
-}
-
 /// Does what a command says, in the cloud or in the directory. `None`: the answer is lost on its way back.
 fn perform(cloud: &mut Cloud, corp: &mut Corp, dice: &mut Dice, now: Timestamp, action: &Action) -> Option<Outcome> {
     if action.directory().is_none() {
@@ -572,8 +563,8 @@ fn perform(cloud: &mut Cloud, corp: &mut Corp, dice: &mut Dice, now: Timestamp, 
     }
     let has_faults = cloud.has_faults;
     let mut fault = |permille| has_faults && dice.chance(permille);
-    let (refused, unsure, lost) = (fault(80), fault(60), fault(60));
-    let kinds = [DirectoryErrorKind::Transient, DirectoryErrorKind::Denied, DirectoryErrorKind::Throttled];
+    let (refused, unsure, lost) = (fault(60), fault(500), fault(50));
+    let kinds = [DirectoryErrorKind::Transient, DirectoryErrorKind::Throttled, DirectoryErrorKind::Denied];
     let kind = *dice.pick(&kinds).unwrap();
     let visible_at = now + Duration::from_millis(dice.below(directory_facts().visibility_lag.as_secs() * 1000));
     let certainty = if unsure { Certainty::Unknown } else { Certainty::NotApplied };
@@ -587,6 +578,15 @@ fn perform(cloud: &mut Cloud, corp: &mut Corp, dice: &mut Dice, now: Timestamp, 
     let outcome = corp.perform(now, visible_at, action);
     corp.down = None;
     (!lost).then_some(outcome)
+}
+
+/// How many sessions a config keeps for others.
+fn covered_by(known: &ConfigReport) -> u32 {
+    let sessions = known.fallback.iter().map(|fallback| match fallback {
+        Fallback::CoveringFor { sessions, .. } => *sessions,
+        Fallback::CoveredBy { .. } => 0,
+    });
+    sessions.sum()
 }
 
 /// The noisy part of a walk.

@@ -438,6 +438,10 @@ fn strikes_once(cloud: &mut SimCloud, fault: Fault, serial: u64, there: &Machine
             Ok(Ok(Progress::Pending { machine, .. })) => !cloud.kill(now, &machine.unwrap()),
             other => other.unwrap().is_err(),
         },
+        Fault::Echo => match cloud.create(now, &spec(serial)).unwrap() {
+            Ok(progress) => !cloud.kill(now, &made(Ok(Ok(progress)))),
+            Err(error) => error.message.contains(&format!("start {serial}")),
+        },
         Fault::LostBeforeEffect | Fault::LostAfterEffect | Fault::LateEffect => {
             let lost = cloud.create(now, &spec(serial)) == Err(Lost);
             let machine = cloud.machines_of(&key(serial).uuid()).next();
@@ -480,6 +484,8 @@ fn hand_actions_show_in_what_is_found() {
     assert_eq!(cloud.machine(&machines[1]).unwrap().state(at(5000)), MachineState::Stopped);
     assert_eq!(found_state(&mut cloud, at(500), 3), None);
     assert_eq!(cloud.list(at(500), &POOL).unwrap().machines.len(), 1);
+    assert!(cloud.confuse(at(500), &machines[1], "migrating") && !cloud.confuse(at(500), &machines[0], "migrating"));
+    assert_eq!(found_state(&mut cloud, at(500), 2), Some(MachineState::Unknown("migrating".into())));
     // The stripped one still costs money, and can still be deleted by its reference.
     assert_eq!(cloud.live_count(at(500)), 2);
     made(cloud.delete(at(500), &machines[2]));
@@ -519,4 +525,29 @@ fn time_that_runs_backwards_changes_nothing() {
     made(cloud.create(at(0), &spec(1)));
     assert_eq!(found_state(&mut cloud, at(100), 1), Some(MachineState::Running));
     assert_eq!(found_state(&mut cloud, at(50), 1), Some(MachineState::Running));
+}
+
+#[test]
+fn a_preflight_finds_what_would_stop_a_create_and_makes_nothing() {
+    let now = Timestamp::from_secs(1);
+    let settings = CloudSettings { quota: 1, capacity: 5, ..CloudSettings::default() };
+    let mut cloud = SimCloud::new(settings, 1);
+    assert_eq!(cloud.preflight(now), Ok(Vec::new()));
+    assert_eq!(cloud.created_total(), 0);
+    cloud.create(now, &spec(1)).unwrap().unwrap();
+    let subjects = |cloud: &mut SimCloud| -> Vec<String> {
+        cloud.preflight(now).unwrap().into_iter().map(|finding| finding.subject).collect()
+    };
+    assert_eq!(subjects(&mut cloud), ["quota"]);
+    cloud.settings_mut().quota = 5;
+    cloud.settings_mut().capacity = 1;
+    assert_eq!(subjects(&mut cloud), ["capacity"]);
+    cloud.settings_mut().capacity = 5;
+    cloud.settings_mut().faults.set(Fault::CreateError, 1_000_000);
+    cloud.settings_mut().create_errors = [(ErrorKind::Denied, 1)].into();
+    let found = cloud.preflight(now).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].problem, "every create is refused (denied)");
+    cloud.settings_mut().faults.set(Fault::ReadError, 1_000_000);
+    assert!(cloud.preflight(now).is_err());
 }

@@ -9,7 +9,9 @@ mod checkin;
 mod configs;
 mod connection;
 mod error;
+mod formats;
 mod gate;
+mod login;
 mod openapi;
 mod pools;
 mod serve;
@@ -18,6 +20,7 @@ mod sessions;
 mod system;
 mod why;
 mod words;
+mod workspaces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +40,8 @@ use self::error::ApiError;
 use crate::auth::{Tokens, to_hex};
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
+use crate::users::Users;
+use crate::workspaces::Workspaces;
 
 pub use self::serve::{ServeError, Setup, serve, serve_with};
 
@@ -46,10 +51,13 @@ pub mod wire {
     pub use super::configs::{ConfigBody, ConfigGoing, ConfigList, ConfigView};
     pub use super::connection::{ConnectionView, Revealed};
     pub use super::error::{ErrorBody, ErrorDetail, ProblemView};
+    pub use super::formats::GuacamoleView;
+    pub use super::login::{LdapList, LdapView, LoginBody, LoginView};
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
     pub use super::why::{BackoffView, ConfigWhy, DecisionView, EventList, EventView, PhasesView, SupplyView, WhyView};
+    pub use super::workspaces::{WorkspaceBody, WorkspaceList, WorkspaceView};
 }
 
 /// How long a pool may take to be looked at or to answer, before the caller is told that it is busy.
@@ -105,6 +113,8 @@ pub(crate) struct App(Arc<Shared>);
 struct Shared {
     host: Arc<Host>,
     tokens: Tokens,
+    users: Arc<Users>,
+    workspaces: Arc<Workspaces>,
     limits: Limits,
     stop: CancellationToken,
     requests: Arc<Semaphore>,
@@ -118,13 +128,16 @@ struct Shared {
 }
 
 impl App {
-    fn new(host: Arc<Host>, tokens: Tokens, limits: Limits, stop: CancellationToken, openapi: String) -> Self {
+    fn new(setup: Setup, stop: CancellationToken, openapi: String) -> Self {
+        let Setup { host, tokens, users, workspaces, limits } = setup;
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
         Self(Arc::new(Shared {
             host,
             tokens,
+            users,
+            workspaces,
             limits,
             stop,
             requests: Arc::new(Semaphore::new(limits.requests)),
@@ -138,6 +151,14 @@ impl App {
 
     fn host(&self) -> &Host {
         &self.0.host
+    }
+
+    fn users(&self) -> &Users {
+        &self.0.users
+    }
+
+    fn workspaces(&self) -> &Workspaces {
+        &self.0.workspaces
     }
 
     fn limits(&self) -> &Limits {
@@ -209,6 +230,14 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sessions::keep_session_alive))
         .routes(routes!(why::why))
         .routes(routes!(why::events))
+        .routes(routes!(login::list_ldap))
+        .routes(routes!(login::log_in, login::show_login))
+        .routes(routes!(login::log_out))
+        .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
+        .routes(routes!(workspaces::show_workspace, workspaces::change_workspace, workspaces::delete_workspace))
+        .routes(routes!(workspaces::launch))
+        .routes(routes!(workspaces::show_own_session, workspaces::end_own_session))
+        .routes(routes!(workspaces::keep_own_session_alive))
 }
 
 /// The OpenAPI 3.1 document, as `/openapi.json` serves it.

@@ -22,6 +22,9 @@ const NAME_CHARS_MAX: usize = 63;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Somebody who has logged in with his own password: sees the workspaces that are open to him and his own sessions, no
+    /// more. No API token has this role.
+    User,
     /// Reads everything but the passwords of connections.
     Viewer,
     /// Asks for sessions, keeps them alive and ends them, and sees how to connect to them. Reads pools; no configs or servers.
@@ -34,11 +37,14 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Viewer, Self::Broker, Self::Operator, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::User, Self::Viewer, Self::Broker, Self::Operator, Self::Admin];
+    /// Those that API tokens have.
+    pub const OF_TOKENS: [Self; 4] = [Self::Viewer, Self::Broker, Self::Operator, Self::Admin];
 
     /// The word of configs, messages and the OpenAPI document.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::User => "user",
             Self::Viewer => "viewer",
             Self::Broker => "broker",
             Self::Operator => "operator",
@@ -46,9 +52,9 @@ impl Role {
         }
     }
 
-    /// Whether it is shown how to connect to a session, passwords included.
+    /// Whether it is shown how to connect to a session, passwords included. A user is shown that of his own.
     pub const fn sees_connections(self) -> bool {
-        matches!(self, Self::Broker | Self::Admin)
+        matches!(self, Self::User | Self::Broker | Self::Admin)
     }
 }
 

@@ -4,7 +4,7 @@
 //! of the step has happened, and the pool is read anew from the store.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
@@ -135,8 +135,10 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
 /// Each provider and each directory has places of its own: one that hangs keeps nobody waiting but itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CallLimits {
-    /// Calls to each provider, and to each directory.
+    /// Calls to each provider.
     pub calls: u32,
+    /// Calls to each directory.
+    pub directory_calls: u32,
     /// Probes of connection ports.
     pub probes: u32,
     /// How long a pool that stops waits for those under way.
@@ -145,7 +147,7 @@ pub struct CallLimits {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self { calls: 32, probes: 200, grace: Duration::from_secs(5) }
+        Self { calls: 32, directory_calls: 8, probes: 200, grace: Duration::from_secs(5) }
     }
 }
 
@@ -174,13 +176,12 @@ impl Turns {
 
     /// Where this action waits for its turn.
     fn of(&self, action: &Action) -> Arc<Semaphore> {
-        let provider = action.provider().cloned().map(Whom::Provider);
-        let Some(whom) = provider.or_else(|| action.directory().cloned().map(Whom::Directory)) else {
-            return self.probes.clone();
-        };
+        let provider = action.provider().cloned().map(|name| (Whom::Provider(name), self.limits.calls));
+        let directory = action.directory().cloned().map(|name| (Whom::Directory(name), self.limits.directory_calls));
+        let Some((whom, count)) = provider.or(directory) else { return self.probes.clone() };
         // A panic while the lock is held leaves the map whole: it is only added to.
-        let mut calls = self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        calls.entry(whom).or_insert_with(|| Self::places(self.limits.calls)).clone()
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.entry(whom).or_insert_with(|| Self::places(count)).clone()
     }
 }
 
@@ -203,7 +204,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self) {
-        self.introduce_providers();
+        self.introduce();
         let mut looks: Vec<Look> = Vec::new();
         loop {
             if !self.pending.is_empty() || self.is_due() {
@@ -228,9 +229,12 @@ impl Driver {
         drop(tokio::time::timeout(self.world.calls.grace, self.commands.wait()).await);
     }
 
-    fn introduce_providers(&mut self) {
-        let known = self.world.providers.known().into_iter();
-        self.pending.extend(known.map(|(name, capabilities)| Fact::ProviderKnown(name, capabilities).into()));
+    /// Tells the pool whom it may ask.
+    fn introduce(&mut self) {
+        let providers = self.world.providers.known().into_iter();
+        self.pending.extend(providers.map(|(name, capabilities)| Fact::ProviderKnown(name, capabilities).into()));
+        let directories = self.world.directories.known().into_iter();
+        self.pending.extend(directories.map(|(name, facts)| Fact::DirectoryKnown(name, facts).into()));
     }
 
     fn is_due(&self) -> bool {
@@ -304,7 +308,7 @@ impl Driver {
                     self.pool = pool;
                     // Facts that came in meanwhile are still to be taken; the outcomes of the old pool's commands mean
                     // nothing to the new one, which looks for itself.
-                    self.introduce_providers();
+                    self.introduce();
                     return;
                 }
                 Err(error) => {

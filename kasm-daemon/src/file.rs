@@ -12,8 +12,11 @@
 //! | `[limits]` | how much is done at once |
 //! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256` |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
+//! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
 //! | `[provider.NAME]` | who makes machines: `kind`, and the kind's own settings |
 //! | `[[pool]]` | pools: [`PoolSpec::from_json`](kasm_autoscale_core::config::PoolSpec::from_json) has their fields |
+//! | `[[workspaces]]` | what users see and launch: [`Workspace::from_json`] has their fields |
+//! | `[logins]` | `idle`, `longest`: how long a user's login lasts |
 //! | `[[pool.config]]` | autoscale configs: [`ConfigSpec::from_json`] has their fields; `startup_script_file` is ours |
 //!
 //! Paths that are not absolute start at the folder of the file. Secrets never stand in it: see [`crate::secrets`].
@@ -29,18 +32,22 @@ use std::time::Duration;
 
 use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::fields::{JsonObject, Problem};
-use kasm_autoscale_core::id::{InvalidId, PoolName, ProviderName, SecretName};
+use kasm_autoscale_core::id::{DirectoryName, InvalidId, PoolName, ProviderName, SecretName};
 
 use crate::auth::{Role, TokenEntry};
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
+use crate::users::LoginRules;
+use crate::workspaces::Workspace;
 
 mod document;
+mod ldap;
 mod pools;
 mod providers;
 mod report;
 mod script;
 mod settings;
 mod text;
+mod workspaces;
 
 pub use report::{Mistake, Warning};
 pub use text::Place;
@@ -78,8 +85,14 @@ pub struct DaemonConfig {
     pub secrets: BTreeMap<SecretName, SecretSource>,
     /// Who makes machines.
     pub providers: BTreeMap<ProviderName, ProviderConfig>,
+    /// The LDAP configs.
+    pub ldap: BTreeMap<DirectoryName, LdapConfig>,
     /// The pools, in the order of the file.
     pub pools: Vec<DeclaredPool>,
+    /// What users see and launch, in the order of the file.
+    pub workspaces: Vec<Workspace>,
+    /// How long users' logins last.
+    pub logins: LoginRules,
     /// What is logged, and how.
     pub log: LogConfig,
     /// How much is done at once.
@@ -192,6 +205,17 @@ pub struct ProviderConfig {
     pub credentials: Option<AwsKeys>,
 }
 
+/// An LDAP config as the file declares it.
+#[derive(Clone, Debug)]
+pub struct LdapConfig {
+    /// Where its table is.
+    pub place: Place,
+    /// Its settings: the table without `bind_password`.
+    pub settings: JsonObject,
+    /// Where the password of its account is kept. It was readable.
+    pub bind_password: SecretSource,
+}
+
 /// A key pair of AWS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AwsKeys {
@@ -213,6 +237,8 @@ pub struct DeclaredPool {
     pub settings: JsonObject,
     /// Its autoscale configs, in the order of the file.
     pub configs: Vec<ConfigSpec>,
+    /// Where the table of each config is, in the same order; may be empty where there is no file.
+    pub config_places: Vec<Place>,
 }
 
 /// What is logged, and how.
@@ -245,6 +271,8 @@ pub enum LogFormat {
 pub struct Limits {
     /// Calls to one provider that may be under way at once.
     pub provider_calls: u32,
+    /// Calls of one pool to one directory that may be under way at once.
+    pub directory_calls: u32,
     /// Probes of connection ports that may be under way at once.
     pub probes: u32,
     /// How long a stopping daemon waits for calls under way; what is then left is looked up at the next start.
@@ -253,7 +281,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { provider_calls: 32, probes: 200, shutdown_grace: Duration::from_secs(10) }
+        Self { provider_calls: 32, directory_calls: 8, probes: 200, shutdown_grace: Duration::from_secs(10) }
     }
 }
 
@@ -281,8 +309,10 @@ impl Surroundings {
 pub struct Checks<'a> {
     /// The settings of a provider. Paths start at the provider's table.
     pub provider: &'a mut dyn FnMut(&ProviderName, &ProviderConfig) -> Vec<Problem>,
+    /// The settings of an LDAP config. Paths start at its table.
+    pub ldap: &'a mut dyn FnMut(&DirectoryName, &LdapConfig) -> Vec<Problem>,
     /// An autoscale config that is right in itself. Paths start at the config's table. It is called for those configs whose
-    /// provider has no mistakes and whose secrets could be read.
+    /// provider and directory have no mistakes and whose secrets could be read.
     pub config: &'a mut dyn FnMut(&ConfigCheck<'_>) -> Vec<Problem>,
 }
 
@@ -299,6 +329,8 @@ pub struct ConfigCheck<'a> {
     pub spec: &'a ConfigSpec,
     /// Its provider.
     pub provider: &'a ProviderConfig,
+    /// All LDAP configs without mistakes.
+    pub ldap: &'a BTreeMap<DirectoryName, LdapConfig>,
     /// All secrets that could be read.
     pub secrets: &'a SecretStore,
 }

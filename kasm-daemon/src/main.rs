@@ -31,8 +31,9 @@ fn main() -> ExitCode {
             }
             Err(error) => failed(&error),
         },
-        Action::Check { config } => {
-            let checked = runtime.block_on(run::check(&config));
+        Action::Check { config, online } => {
+            let checked = runtime
+                .block_on(async { if online { run::check_online(&config).await } else { run::check(&config).await } });
             told(&checked.text);
             if checked.sound { ExitCode::SUCCESS } else { ExitCode::from(MISTAKE) }
         }

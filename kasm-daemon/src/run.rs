@@ -1,13 +1,14 @@
 //! `kasm-daemon run`, `check`, `token` and `key`.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
 use kasm_autoscale_core::execute::check_config;
 use kasm_autoscale_core::fields::Problem;
-use kasm_autoscale_core::id::{DeploymentId, ProviderName};
-use kasm_autoscale_core::ports::{NoDirectories, VmProvider};
+use kasm_autoscale_core::id::{DeploymentId, DirectoryName, ProviderName};
+use kasm_autoscale_core::ports::VmProvider;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -18,17 +19,21 @@ use tracing_subscriber::EnvFilter;
 use crate::api::{Limits, ServeError, Setup, serve_with};
 use crate::auth::{NewTokenError, Tokens, generate_token};
 use crate::clock::Clock;
+use crate::directories::{self, DirectoryRegistry};
 use crate::driver::CallLimits;
 use crate::file::{
-    Checks, ConfigCheck, DaemonConfig, LogConfig, LogFormat, ProviderConfig, SCRIPTS_ARE_CHECKED, Surroundings,
-    Warning, load,
+    Checks, ConfigCheck, DaemonConfig, LdapConfig, LogConfig, LogFormat, ProviderConfig, SCRIPTS_ARE_CHECKED,
+    Surroundings, Warning, load,
 };
 use crate::host::{Host, HostError, Registry, World};
 use crate::metrics::Metrics;
+use crate::preflight::{self, Looked};
 use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::users::{LoginRules, Realm, Users};
+use crate::workspaces::Workspaces;
 
 /// Why the daemon does not run, or does not run any more.
 #[derive(Debug, Error)]
@@ -90,9 +95,10 @@ pub async fn check(path: &Path) -> Checked {
                 );
             }
             let configs: usize = config.pools.iter().map(|pool| pool.configs.len()).sum();
-            let (providers, pools) = (config.providers.len(), config.pools.len());
+            let (providers, pools, workspaces) = (config.providers.len(), config.pools.len(), config.workspaces.len());
+            let ldap = config.ldap.len();
             lines.push(format!(
-                "{}: ok: {providers} providers, {pools} pools, {configs} autoscale configs, {} warnings",
+                "{}: ok: {providers} providers, {ldap} LDAP configs, {pools} pools, {configs} autoscale configs, {workspaces} workspaces, {} warnings",
                 path.display(),
                 warnings.len()
             ));
@@ -104,6 +110,46 @@ pub async fn check(path: &Path) -> Checked {
             Checked { text: lines.join("\n"), sound: false }
         }
     }
+}
+
+/// As [`check`]; if the file has no mistakes, also asks what it speaks of: whether the providers could make the machines of
+/// every config now, whether the directories answer, and whether our accounts may do what they have to.
+pub async fn check_online(path: &Path) -> Checked {
+    let mut checked = check(path).await;
+    let Ok((config, _)) = load_checked(path) else { return checked };
+    let environment = Environment::of_process();
+    // Rights may be bound to it. A store that is in use or not there yet is left alone.
+    let deployment = SqliteStore::deployment_of(&config.store.0).unwrap_or_else(|| {
+        checked.text += &format!(
+            "\nnote: the deployment id in {} cannot be read now, so rights bound to it are asked for with zeros",
+            config.store.0.display()
+        );
+        DeploymentId::from_bytes([0; 16])
+    });
+    let mut looks = look_at_providers(&config, deployment, &environment).await;
+    let units = preflight::units(&config.pools);
+    for (name, ldap) in &config.ldap {
+        match directories::build(ldap, deployment, &environment) {
+            Ok(directory) => looks.extend(preflight::directory(name, &directory, units.get(name)).await),
+            // It was right a moment ago; a secret that has gone since is told by the next `check`.
+            Err(problems) => looks.push(Looked::broken(format!("ldap.{name}"), &problems)),
+        }
+    }
+    let (lines, sound) = preflight::told(&looks);
+    let text = lines.into_iter().fold(checked.text, |text, line| text + "\n" + &line);
+    Checked { text, sound: checked.sound && sound }
+}
+
+async fn look_at_providers(config: &DaemonConfig, deployment: DeploymentId, environment: &Environment) -> Vec<Looked> {
+    let (mut registry, mut broken) = (Registry::default(), vec![]);
+    for (name, provider) in &config.providers {
+        match build(provider, deployment, environment).await {
+            Ok(built) => registry.add(name.clone(), built),
+            Err(problems) => broken.push(Looked::broken(format!("{}: provider.{name}", provider.place), &problems)),
+        }
+    }
+    broken.extend(preflight::providers(&config.pools, &config.providers, &registry).await);
+    broken
 }
 
 /// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.
@@ -123,9 +169,19 @@ fn load_checked(path: &Path) -> Result<(DaemonConfig, Vec<Warning>), Vec<String>
             Ok(provider) => registry.add(check.spec.provider.clone(), provider),
             Err(problems) => return problems,
         }
-        check_config(check.spec, &key, &registry, &NoDirectories, check.secrets)
+        let mut known = DirectoryRegistry::default();
+        if let Some(name) = check.spec.domain_join.as_ref().map(|join| &join.directory)
+            && let Some(Ok(directory)) =
+                check.ldap.get(name).map(|config| directories::build(config, nowhere, &environment))
+        {
+            known.add(name.clone(), Arc::new(directory));
+        }
+        check_config(check.spec, &key, &registry, &known, check.secrets)
     };
-    let mut checks = Checks { provider: &mut check_provider, config: &mut check_one };
+    let mut check_ldap = |_: &DirectoryName, config: &LdapConfig| {
+        directories::build(config, nowhere, &environment).err().unwrap_or_default()
+    };
+    let mut checks = Checks { provider: &mut check_provider, ldap: &mut check_ldap, config: &mut check_one };
     load(path, &surroundings, &mut checks).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
@@ -143,10 +199,13 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let tokens = tokens(&config, insecure_no_auth, &environment)?;
     let listener =
         TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
-    let host = Arc::new(Host::start(world(&config, &environment).await?, &config.pools).await?);
+    let (world, realms) = world(&config, &environment).await?;
+    let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
     let limits = Limits { grace: config.limits.shutdown_grace, ..Limits::default() };
-    let setup = Setup { host: host.clone(), tokens, limits };
+    let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
+    let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
+    let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
     let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
@@ -161,6 +220,10 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     ended
 }
 
+fn login_rules(config: &DaemonConfig) -> LoginRules {
+    LoginRules { behind_proxy: config.plain_http_behind_proxy, ..config.logins }
+}
+
 fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, RunError> {
     match (insecure_no_auth, config.tokens.is_empty()) {
         (true, _) => Ok(Tokens::none()),
@@ -173,7 +236,11 @@ fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environme
     }
 }
 
-async fn world(config: &DaemonConfig, environment: &Environment) -> Result<World, RunError> {
+/// What the pools work with, and what the LDAP configs are to users.
+async fn world(
+    config: &DaemonConfig,
+    environment: &Environment,
+) -> Result<(World, BTreeMap<DirectoryName, Realm>), RunError> {
     let key = deployment_key(&config.deployment_key.resolve(environment)?).map_err(RunError::Key)?;
     let (secrets, errors) = SecretStore::resolve(&config.secrets, environment);
     if let Some((_, error)) = errors.into_iter().next() {
@@ -188,21 +255,42 @@ async fn world(config: &DaemonConfig, environment: &Environment) -> Result<World
         };
         providers.add(name.clone(), built.map_err(|problems| RunError::Config(mistakes(problems)))?);
     }
+    let (known, realms) = known_directories(config, store.deployment(), environment)?;
     let calls = CallLimits {
         calls: config.limits.provider_calls,
+        directory_calls: config.limits.directory_calls,
         probes: config.limits.probes,
         grace: config.limits.shutdown_grace,
     };
-    Ok(World {
+    let world = World {
         clock: Clock::start(),
         store,
         providers,
+        directories: known,
         prober: Arc::new(NetProber::new(AddressGuard::Any)),
         secrets: Arc::new(secrets),
         key,
         metrics: Metrics::default(),
         calls,
-    })
+    };
+    Ok((world, realms))
+}
+
+/// The LDAP configs, once for machines and once for users.
+fn known_directories(
+    config: &DaemonConfig,
+    deployment: DeploymentId,
+    environment: &Environment,
+) -> Result<(DirectoryRegistry, BTreeMap<DirectoryName, Realm>), RunError> {
+    let (mut known, mut realms) = (DirectoryRegistry::default(), BTreeMap::new());
+    for (name, ldap) in &config.ldap {
+        let below = |problem: Problem| problem.below(&format!("ldap.{name}")).to_string();
+        let directory = directories::build(ldap, deployment, environment)
+            .map_err(|problems| RunError::Config(problems.into_iter().map(below).collect()))?;
+        known.add(name.clone(), Arc::new(directory.clone()));
+        realms.insert(name.clone(), directories::realm(directory));
+    }
+    Ok((known, realms))
 }
 
 #[cfg(unix)]

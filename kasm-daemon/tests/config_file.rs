@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use kasm_autoscale_core::fields::Problem;
+use kasm_autoscale_core::id::{DeploymentId, DirectoryName};
 use kasm_autoscale_core::ports::Secrets;
-use kasm_daemon::file::{Checks, DaemonConfig, Mistake, ProviderKind, Surroundings, Warning, load};
+use kasm_daemon::file::{Checks, DaemonConfig, LdapConfig, Mistake, ProviderKind, Surroundings, Warning, load};
 use kasm_daemon::secrets::Environment;
 use kasm_providers::simulated::SimulatedSettings;
 use proptest::prelude::*;
@@ -22,6 +23,8 @@ fn surroundings() -> Surroundings {
         ("KASM_DEPLOYMENT_KEY", "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF".to_owned()),
         ("KASM_PORTAL_TOKEN", CANARY.to_owned()),
         ("PASSWORD", CANARY.to_owned()),
+        ("KASM_LDAP_USERS_PASSWORD", CANARY.to_owned()),
+        ("KASM_LDAP_COMPUTERS_PASSWORD", CANARY.to_owned()),
         ("SHORT", "Wb3x9Q".to_owned()),
         ("EMPTY", String::new()),
         ("NOT_HEX", format!("{CANARY}{}", "x".repeat(64 - CANARY.len()))),
@@ -39,9 +42,16 @@ fn read(path: &Path, surroundings: &Surroundings) -> Loaded {
     };
     let mut checks = Checks {
         provider: &mut |_, provider| bad(&provider.settings, ""),
+        ldap: &mut check_ldap,
         config: &mut |check| bad(&check.spec.machine, "machine."),
     };
     load(path, surroundings, &mut checks)
+}
+
+/// As those who know them check LDAP configs: they ask nobody.
+fn check_ldap(_: &DirectoryName, config: &LdapConfig) -> Vec<Problem> {
+    let deployment = DeploymentId::from_bytes([0; 16]);
+    kasm_daemon::directories::build(config, deployment, &surroundings().environment).err().unwrap_or_default()
 }
 
 /// A folder with one file in it.
@@ -90,26 +100,30 @@ fn every_message_is_as_it_was_approved() {
 /// The examples, with the settings of their providers checked by those who know them.
 #[test]
 fn the_examples_have_no_mistakes() {
-    for name in ["simulated", "aws"] {
+    for name in ["simulated", "aws", "active-directory"] {
         let path = PathBuf::from(format!("examples/{name}.toml"));
         let mut checks = Checks {
             provider: &mut |_, provider| match provider.kind {
                 ProviderKind::Simulated => SimulatedSettings::from_json(&provider.settings).err().unwrap_or_default(),
                 ProviderKind::Aws => Vec::new(),
             },
+            ldap: &mut check_ldap,
             config: &mut |_| Vec::new(),
         };
         let loaded = load(&path, &surroundings(), &mut checks);
         let no_token = "examples/simulated.toml:1:1: warning: token: given no token; ";
-        let rest =
-            said(&loaded).lines().filter(|line| !line.starts_with(no_token)).map(ToOwned::to_owned).collect::<Vec<_>>();
+        // That is how machines join, and the warning says why it is no harm.
+        let in_script = "startup_script: given {ad_join_credential}; every process";
+        let wanted =
+            |line: &&str| !(line.starts_with(no_token) || name == "active-directory" && line.contains(in_script));
+        let rest = said(&loaded).lines().filter(wanted).map(ToOwned::to_owned).collect::<Vec<_>>();
         assert_eq!(rest, [""; 0], "{name}");
         let config = loaded.unwrap().0;
         let spec = &config.pools[0].configs[0];
         assert_eq!((spec.minimum_available_sessions, spec.max_sessions_per_server.get()), (10, 4), "{name}");
         assert_eq!(
             config.store.0,
-            PathBuf::from("examples").join(if name == "aws" { "kasm.db" } else { "simulated.db" })
+            PathBuf::from("examples").join(if name == "simulated" { "simulated.db" } else { "kasm.db" })
         );
     }
 }
@@ -139,13 +153,24 @@ fn what_was_read_is_what_was_written() {
         deployment_key = { env = "KASM_DEPLOYMENT_KEY" }
         store.path = "/var/lib/kasm.db"
         log = { filter = "info,kasm_daemon=debug", format = "json" }
-        limits = { probes = 7, shutdown_grace = "1m" }
+        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m" }
+        logins = { idle = "5m", longest = "1h" }
         secrets.desktop = { env = "PASSWORD" }
         token = [{ name = "a", role = "admin", secret = { env = "KASM_PORTAL_TOKEN" } }]
         [provider.west]
         kind = "aws"
         region = "us-west-2"
         credentials = { access_key_id = "AKIA", secret_access_key = { env = "PASSWORD" } }
+        [ldap.corp]
+        url = "ldaps://dc.corp.example"
+        bind_dn = "CN=kasm,DC=corp,DC=example"
+        bind_password = { env = "PASSWORD" }
+        search_base = "DC=corp,DC=example"
+        [[workspaces]]
+        name = "desk"
+        pool = "p"
+        sso_domain = 'CORP\'
+        ldap = ["corp"]
         [[pool]]
         name = "p"
         queue_max = 5
@@ -159,6 +184,7 @@ fn what_was_read_is_what_was_written() {
     let mut seen = Vec::new();
     let mut checks = Checks {
         provider: &mut |_, _| Vec::new(),
+        ldap: &mut check_ldap,
         config: &mut |check| {
             seen.push(check.secrets.secret(&"desktop".parse().unwrap()).unwrap().expose_secret().to_owned());
             Vec::new()
@@ -169,12 +195,20 @@ fn what_was_read_is_what_was_written() {
     assert_eq!(seen, [CANARY]);
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.store.0, Path::new("/var/lib/kasm.db"));
-    assert_eq!((config.limits.probes, config.limits.provider_calls), (7, 32));
+    assert_eq!((config.limits.probes, config.limits.provider_calls, config.limits.directory_calls), (7, 32, 3));
+    assert_eq!((config.logins.idle.as_secs(), config.logins.longest.as_secs()), (300, 3600));
+    let workspace = &config.workspaces[0];
+    assert_eq!(
+        (workspace.friendly_name.as_str(), workspace.sso_domain.name_of("ann@corp.example")),
+        ("desk", "CORP\\ann".into())
+    );
+    let (name, ldap) = config.ldap.first_key_value().unwrap();
+    assert_eq!((name.as_str(), ldap.place.line, ldap.settings.len()), ("corp", 15, 3));
     assert_eq!(config.limits.shutdown_grace.as_secs(), 60);
     let token = config.tokens[0].entry(&surroundings().environment).unwrap();
     assert_eq!(token.sha256, <[u8; 32]>::from(Sha256::digest(CANARY)));
     let (name, provider) = config.providers.first_key_value().unwrap();
-    assert_eq!((name.as_str(), provider.place.line), ("west", 10));
+    assert_eq!((name.as_str(), provider.place.line), ("west", 11));
     assert_eq!(serde_json::to_string(&provider.settings).unwrap(), r#"{"region":"us-west-2"}"#);
     assert_eq!(provider.credentials.as_ref().unwrap().access_key_id, "AKIA");
     assert_eq!(serde_json::to_string(&config.pools[0].settings).unwrap(), r#"{"name":"p","queue_max":5}"#);
@@ -193,6 +227,8 @@ fn a_secret_in_the_wrong_place_is_never_shown() {
         "[provider.p.credentials]",
         "[pool_]",
         "[[pool]]\n[[pool.config]]",
+        "[ldap.corp]",
+        "[[workspaces]]",
     ];
     let names = [
         "deployment_key",
@@ -202,6 +238,8 @@ fn a_secret_in_the_wrong_place_is_never_shown() {
         "connection_password",
         "credentials",
         "secret_access_key",
+        "bind_password",
+        "bind_pasword",
         "session_token",
         "acess_key",
         "connection_info",

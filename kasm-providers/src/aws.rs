@@ -1,7 +1,8 @@
 //! Machines on AWS EC2.
 //!
 //! One [`AwsProvider`] is one account in one region. Its calls are RunInstances, DescribeInstances, TerminateInstances
-//! and, where root volumes are changed, DescribeImages; `aws/iam-policy.json` is the least policy for them.
+//! and, where root volumes are changed, DescribeImages; a preflight describes what machines are made from, and asks
+//! RunInstances for a dry run. `aws/iam-policy.json` is the least policy for them.
 //!
 //! What EC2 does its own way, and how it is met:
 //! - **RunInstances answers before anything runs**, and a launch can still fail then: the machine goes from `pending` to
@@ -26,14 +27,15 @@ use async_trait::async_trait;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Builder;
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::run_instances::RunInstancesOutput;
 use aws_sdk_ec2::types::{Filter, Instance};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{DeploymentId, PoolId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, Progress, ProviderError,
-    ServerSpec, VmProvider,
+    Capabilities, Certainty, ErrorKind, Finding, Listing, Machine, MachineRef, MachineState, OpRef, Progress,
+    ProviderError, ServerSpec, VmProvider,
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -43,6 +45,7 @@ mod instances;
 mod machine;
 mod names;
 mod overrides;
+mod preflight;
 mod request;
 mod settings;
 mod user_data;
@@ -52,7 +55,8 @@ pub use machine::MachineSettings;
 pub use settings::{AddressChoice, AwsCredentials, AwsSettings};
 pub use user_data::{Os, USER_DATA_MAX};
 
-use failure::{Effect, failure, parts_to_hide, refused};
+use crate::words::parts_to_hide;
+use failure::{Effect, failure, refused};
 use request::{TAG_DEPLOYMENT, TAG_POOL, TAG_SERVER, tag_key};
 
 /// EC2 in one account and region.
@@ -73,6 +77,16 @@ struct Call<'a> {
     effect: Effect,
     /// What its errors must not repeat.
     hidden: &'a [&'a str],
+}
+
+/// What a request for a machine is sent for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Purpose {
+    /// To get one.
+    Make,
+    /// To hear whether we would: EC2 checks the request and our rights, and makes nothing (API Reference, RunInstances,
+    /// `DryRun`).
+    Ask,
 }
 
 impl AwsProvider {
@@ -138,6 +152,38 @@ impl AwsProvider {
         let mut known = self.root_devices.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(ami.to_owned(), device.to_owned());
         Ok(device.to_owned())
+    }
+
+    /// Sends the request for a machine, or asks by the very same request what would come of it.
+    async fn launch(
+        &self,
+        spec: &ServerSpec,
+        settings: &MachineSettings,
+        purpose: Purpose,
+    ) -> Result<RunInstancesOutput, ProviderError> {
+        let (user_data, clear) = user_data_of(spec, settings.os())?.unzip();
+        let root_device = match (&settings.ebs, &settings.root_device_name) {
+            (None, _) => None,
+            (Some(_), Some(device)) => Some(device.clone()),
+            (Some(_), None) => Some(self.root_device(&settings.ami).await?),
+        };
+        let mut hidden: Vec<&str> = user_data.iter().map(String::as_str).collect();
+        hidden.extend(clear.as_deref().map(parts_to_hide).unwrap_or_default());
+        let request = request::run_instances(&self.client, spec, settings, user_data.clone(), root_device);
+        let request = request.set_dry_run((purpose == Purpose::Ask).then_some(true));
+        let overrides = settings.overrides.clone();
+        // Interceptors of this kind run before the request is signed.
+        let request = request.customize().map_request(move |mut request| {
+            let body = request.body().bytes().and_then(|bytes| str::from_utf8(bytes).ok());
+            let body =
+                overrides.apply(body.ok_or_else(|| std::io::Error::other("the SDK wrote a body that is no text"))?);
+            request.headers_mut().insert("content-length", body.len().to_string());
+            *request.body_mut() = body.into();
+            Ok::<_, std::io::Error>(request)
+        });
+        let effect = if purpose == Purpose::Ask { Effect::Reads } else { Effect::Changes };
+        let call = Call { operation: "RunInstances", about: &spec.server, effect, hidden: &hidden };
+        self.observed(call, request.send()).await
     }
 
     /// All instances with our mark and this tag, page by page. An error on any page is an error of the whole.
@@ -234,32 +280,16 @@ impl VmProvider for AwsProvider {
         problems
     }
 
+    async fn preflight(&self, machine: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        preflight::preflight(self, machine).await
+    }
+
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {
         if spec.marker.deployment != self.deployment {
             return Err(refused("WrongDeployment", "the server belongs to another deployment than this provider"));
         }
         let settings = settings_of(spec)?;
-        let (user_data, clear) = user_data_of(spec, settings.os())?.unzip();
-        let root_device = match (&settings.ebs, &settings.root_device_name) {
-            (None, _) => None,
-            (Some(_), Some(device)) => Some(device.clone()),
-            (Some(_), None) => Some(self.root_device(&settings.ami).await?),
-        };
-        let mut hidden: Vec<&str> = user_data.iter().map(String::as_str).collect();
-        hidden.extend(clear.as_deref().map(parts_to_hide).unwrap_or_default());
-        let request = request::run_instances(&self.client, spec, &settings, user_data.clone(), root_device);
-        let overrides = settings.overrides.clone();
-        // Interceptors of this kind run before the request is signed.
-        let request = request.customize().map_request(move |mut request| {
-            let body = request.body().bytes().and_then(|bytes| str::from_utf8(bytes).ok());
-            let body =
-                overrides.apply(body.ok_or_else(|| std::io::Error::other("the SDK wrote a body that is no text"))?);
-            request.headers_mut().insert("content-length", body.len().to_string());
-            *request.body_mut() = body.into();
-            Ok::<_, std::io::Error>(request)
-        });
-        let call = Call { operation: "RunInstances", about: &spec.server, effect: Effect::Changes, hidden: &hidden };
-        let answer = self.observed(call, request.send()).await?;
+        let answer = self.launch(spec, &settings, Purpose::Make).await?;
         match answer.instances().iter().find_map(|instance| instance.instance_id()) {
             Some(id) => Ok(Progress::Pending { machine: Some(MachineRef(id.to_owned())), op: None }),
             None => {

@@ -4,3 +4,10 @@
 pub mod aws;
 #[cfg(feature = "simulated")]
 pub mod simulated;
+#[cfg(any(feature = "aws", feature = "simulated"))]
+mod words;
+
+/// The example of the guide is compiled with the documentation's own.
+#[cfg(all(doctest, feature = "simulated"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

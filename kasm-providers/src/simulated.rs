@@ -18,14 +18,17 @@ use async_trait::async_trait;
 use kasm_autoscale_core::fields::{Fields, JsonObject, Problem};
 use kasm_autoscale_core::id::{PoolId, ServerKey};
 use kasm_autoscale_core::ports::{
-    Address, Capabilities, Certainty, ErrorKind, Listing, Machine, MachineRef, MachineState, OpRef, Progress,
+    Address, Capabilities, Certainty, ErrorKind, Finding, Listing, Machine, MachineRef, MachineState, OpRef, Progress,
     ProviderError, ServerSpec, VmProvider,
 };
 use kasm_autoscale_core::testing::cloud::{Answer, SimCloud};
 use kasm_autoscale_core::time::Timestamp;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
+
+use crate::words::{parts_to_hide, readable};
 
 mod guest;
 mod settings;
@@ -149,6 +152,13 @@ impl VmProvider for SimulatedProvider {
         fields.finish()
     }
 
+    /// Any size will do, so only limits and certain refusals are found: see [`SimCloud::preflight`].
+    async fn preflight(&self, _machine: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        let answer = self.shared.call(|world, now| world.cloud.preflight(now));
+        tracing::debug!(?answer, "simulated preflight");
+        answer
+    }
+
     async fn create(&self, spec: &ServerSpec) -> Result<Progress, ProviderError> {
         let answer = self.shared.call(|world, now| {
             let answer = world.cloud.create(now, spec);
@@ -158,7 +168,7 @@ impl VmProvider for SimulatedProvider {
                 let booted = || Booted::new(machine.reference.clone(), spec);
                 world.starting.entry(machine.reference.clone()).or_insert_with(booted);
             }
-            answered(answer)
+            answered(answer).map_err(|error| without_user_data(error, spec))
         });
         tracing::debug!(server = %spec.marker.server, ?answer, "simulated create");
         answer
@@ -206,6 +216,13 @@ fn answered<T>(answer: Answer<T>) -> Result<T, ProviderError> {
     answer.unwrap_or_else(|lost| {
         Err(ProviderError::new(ErrorKind::Transient, Certainty::Unknown, "ReplyLost", &lost.to_string()))
     })
+}
+
+/// Clouds repeat requests in their errors, and start-up data holds secrets.
+fn without_user_data(mut error: ProviderError, spec: &ServerSpec) -> ProviderError {
+    let data = spec.user_data.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+    error.message = readable(&error.message, &parts_to_hide(data));
+    error
 }
 
 impl Shared {

@@ -216,6 +216,32 @@ async fn mistakes_are_answered_with_their_kind() {
 }
 
 #[tokio::test]
+async fn a_preflight_finds_what_moto_does_not_have() {
+    let Some(world) = World::new(21).await else { return };
+    let sound = world.provider.preflight(&aws::object(&world.machine(&json!({})))).await;
+    assert_eq!(sound, Ok(Vec::new()));
+    let bad = world.machine(&json!({
+        "subnet_id": "subnet-0123456789abcdef0", "security_group_ids": ["sg-0123456789abcdef0"], "key_name": "nobody",
+        "instance_type": "zz9.huge",
+    }));
+    let found = world.provider.preflight(&aws::object(&bad)).await.expect("an answer");
+    let subjects: Vec<&str> = found.iter().map(|finding| finding.subject.as_str()).collect();
+    for subject in [
+        "subnet subnet-0123456789abcdef0",
+        "security group sg-0123456789abcdef0",
+        "key pair \"nobody\"",
+        "size zz9.huge",
+    ] {
+        assert!(subjects.contains(&subject), "{subject} is not among {subjects:?}");
+    }
+    let image = world.machine(&json!({"ami": "ami-0123456789abcdef0"}));
+    let found = world.provider.preflight(&aws::object(&image)).await.expect("an answer");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].subject, "image ami-0123456789abcdef0");
+    assert_eq!(world.provider.list(&key(21, 1).pool).await.expect("a list").machines, []);
+}
+
+#[tokio::test]
 async fn machines_get_their_instance_profile_by_name_or_arn() {
     let Some(world) = World::new(17).await else { return };
     let (status, body) =

@@ -32,10 +32,17 @@ const AMI: &str = "ami-0123456789abcdef0";
 fn ec2() -> Stub {
     Stub::start(|request| {
         let body = match request.parameter("Action").as_str() {
+            "RunInstances" if request.parameter("DryRun") == "true" => {
+                return Answer::Http(412, answers::error("DryRunOperation", "it would have succeeded"));
+            }
             "RunInstances" => answers::launched("i-1"),
             "TerminateInstances" => answers::terminating("i-1", 32, "shutting-down"),
             "DescribeImages" => answers::images(AMI, "/dev/xvda"),
             "DescribeInstances" => answers::described(&[], None),
+            "DescribeSubnets" => answers::subnets("subnet-12345678", "us-east-1a", 9),
+            "DescribeSecurityGroups" => answers::groups(&request.parameter("GroupId.1")),
+            "DescribeKeyPairs" => answers::key_pairs("desktops", "rsa"),
+            "DescribeInstanceTypeOfferings" => answers::offerings(&["m7i.large"]),
             other => panic!("nobody needs {other}"),
         };
         Answer::Http(200, body)
@@ -361,6 +368,7 @@ async fn the_policy_allows_exactly_what_is_called() {
     provider.find(&key(1, 1)).await.expect("an answer");
     provider.list(&key(1, 1).pool).await.expect("an answer");
     provider.delete(&MachineRef("i-1".into())).await.expect("an answer");
+    provider.preflight(&aws::object(&machine)).await.expect("an answer");
     let mut called: BTreeSet<String> =
         stub.requests().iter().map(|request| format!("ec2:{}", request.parameter("Action"))).collect();
     // Tags and an instance profile in RunInstances need a right of their own (User Guide, "Grant permission to tag on creation").

@@ -17,6 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use secrecy::ExposeSecret;
 use thiserror::Error;
 
 use crate::id::{PoolId, ServerKey};
@@ -28,6 +29,7 @@ use crate::testing::entropy::{Entropy, Seeded};
 use crate::time::Timestamp;
 
 mod checks;
+mod preflight;
 mod settings;
 mod throttle;
 mod truth;
@@ -109,6 +111,12 @@ impl<E: Entropy> SimCloud<E> {
         }
         if self.strikes(Fault::LostBeforeEffect) {
             return Err(Lost);
+        }
+        if self.strikes(Fault::Echo) {
+            let data = spec.user_data.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+            let message = format!("the request is not valid: {:?} {data}", spec.name);
+            let error = self.error(ErrorKind::Invalid, Certainty::NotApplied);
+            return Ok(Err(ProviderError { message, ..error }));
         }
         let machine = match self.accept(now, spec) {
             Ok(number) => &self.machines[&number],
@@ -227,6 +235,13 @@ impl<E: Entropy> SimCloud<E> {
         number.is_some()
     }
 
+    /// Brings a machine into a state that has this name and no meaning to anybody here.
+    pub fn confuse(&mut self, now: Timestamp, reference: &MachineRef, word: &str) -> bool {
+        let now = self.reach(now);
+        let machine = self.existing(now, reference).and_then(|number| self.machines.get_mut(&number));
+        machine.map(|machine| machine.strange = Some(word.to_owned())).is_some()
+    }
+
     /// Puts a machine there that we did not make, running since now: another installation's, with a mark like ours, or
     /// somebody's with none. Limits and lag do not apply.
     pub fn add_foreign(&mut self, now: Timestamp, marker: Option<Marker>, name: &str) -> MachineRef {
@@ -249,6 +264,7 @@ impl<E: Entropy> SimCloud<E> {
                 booted_at: Some(now),
                 stopped_at: None,
                 failed_at: None,
+                strange: None,
                 delete_requested_at: None,
                 deleted_at: None,
                 visible_at: now,
@@ -379,6 +395,7 @@ impl<E: Entropy> SimCloud<E> {
                 booted_at: (failed_at.is_none() && !dies && !stuck).then_some(powered + boot_time),
                 stopped_at,
                 failed_at,
+                strange: None,
                 delete_requested_at: None,
                 deleted_at: None,
                 visible_at,

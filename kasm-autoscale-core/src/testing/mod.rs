@@ -4,6 +4,7 @@
 //! [`Entropy`](entropy::Entropy), so that a run is repeated by its seed.
 
 pub mod cloud;
+pub mod conformance;
 pub mod directory;
 pub mod entropy;
 pub mod fleet;

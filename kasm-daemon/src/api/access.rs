@@ -34,6 +34,10 @@ const BROKER: Access = Access::Roles(&[Role::Broker, Role::Admin]);
 /// An operator can end sessions anyway, by deleting their server.
 const END_SESSIONS: Access = Access::Roles(&[Role::Broker, Role::Operator, Role::Admin]);
 
+/// Whoever looks after workspaces, and the users they are for.
+const WORKSPACES: Access = Access::Roles(&[Role::User, Role::Viewer, Role::Broker, Role::Operator, Role::Admin]);
+const USER: Access = Access::Roles(&[Role::User]);
+
 const fn route(method: &'static str, path: &'static str, access: Access) -> Route {
     Route { method, path, access }
 }
@@ -69,6 +73,19 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/pools/{pool}/sessions/{session}/keepalive", BROKER),
     route("GET", "/v1/pools/{pool}/why", READ),
     route("GET", "/v1/pools/{pool}/events", READ),
+    route("GET", "/v1/ldap", READ),
+    route("POST", "/v1/login", Access::Public),
+    route("GET", "/v1/login", USER),
+    route("POST", "/v1/logout", USER),
+    route("GET", "/v1/workspaces", WORKSPACES),
+    route("POST", "/v1/workspaces", CHANGE),
+    route("GET", "/v1/workspaces/{workspace}", WORKSPACES),
+    route("PUT", "/v1/workspaces/{workspace}", CHANGE),
+    route("DELETE", "/v1/workspaces/{workspace}", CHANGE),
+    route("POST", "/v1/workspaces/{workspace}/launch", USER),
+    route("GET", "/v1/workspaces/{workspace}/sessions/{session}", USER),
+    route("DELETE", "/v1/workspaces/{workspace}/sessions/{session}", USER),
+    route("POST", "/v1/workspaces/{workspace}/sessions/{session}/keepalive", USER),
 ];
 
 /// Who may call this route; `None` if there is none.

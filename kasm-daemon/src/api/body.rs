@@ -15,6 +15,7 @@ use kasm_autoscale_core::config::{JsonObject, Problem};
 use kasm_autoscale_core::fields::nearest;
 use kasm_autoscale_core::id::InvalidId;
 use kasm_autoscale_core::time::Span;
+use secrecy::zeroize::Zeroizing;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
@@ -46,14 +47,28 @@ impl<const SIZE: bool> FromRequest<App> for JsonBody<SIZE> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }
 
 /// The whole body, if it has at most `max` bytes and comes in time.
-pub(crate) async fn read_body(mut body: Body, max: usize, patience: Duration) -> Result<Vec<u8>, ApiError> {
+pub(crate) async fn read_body(body: Body, max: usize, patience: Duration) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    read_into(&mut bytes, body, max, patience).await?;
+    Ok(bytes)
+}
+
+/// A body with a secret in it. There is room for all of it at once, so that no copy is left behind by growing, and what was
+/// read is overwritten when it is dropped.
+pub(crate) async fn read_secret_body(body: Body, patience: Duration) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SMALL_BYTES));
+    read_into(&mut bytes, body, SMALL_BYTES, patience).await?;
+    Ok(bytes)
+}
+
+async fn read_into(bytes: &mut Vec<u8>, mut body: Body, max: usize, patience: Duration) -> Result<(), ApiError> {
     let too_large = || {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body may have {max} bytes at most"))
     };
@@ -61,7 +76,6 @@ pub(crate) async fn read_body(mut body: Body, max: usize, patience: Duration) ->
         return Err(too_large());
     }
     let reading = async {
-        let mut bytes = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             let frame =
                 frame.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "body_broken_off", "the body broke off"))?;
@@ -71,7 +85,7 @@ pub(crate) async fn read_body(mut body: Body, max: usize, patience: Duration) ->
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(bytes)
+        Ok(())
     };
     let slow = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "the body did not come in time");
     tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(slow()))

@@ -11,6 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::connect::sso::SsoDomain;
+use crate::connect::{Credentials, Target};
+use crate::users::Login;
+
 /// How to connect to a session.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ConnectionView {
@@ -24,7 +28,7 @@ pub struct ConnectionView {
     pub credentials: String,
     /// The name to log in with; none if the user is asked.
     pub username: Option<String>,
-    /// The password, where it is a static one and the host still keeps it.
+    /// The password: a static one that the host keeps, or for a user his own.
     #[schema(value_type = Option<String>, format = Password)]
     pub password: Option<Revealed>,
     /// Further settings of the config, as they are.
@@ -33,7 +37,7 @@ pub struct ConnectionView {
 }
 
 /// A secret on its way to somebody who may see it. It is written into the answer and nowhere else.
-pub struct Revealed(SecretString);
+pub struct Revealed(pub(super) SecretString);
 
 impl fmt::Debug for Revealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,30 +64,53 @@ pub(super) fn opened(pool: &Pool, session: &Session) -> Option<Open> {
     Some(Open { connection: pool.born_with(server).connection.clone(), address: pool.address(server) })
 }
 
+/// Through whose eyes a session is seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Eyes<'a> {
+    /// Those of somebody who is not shown how to connect.
+    Outside,
+    /// Those of a broker, who knows no user's own password.
+    Broker,
+    /// Those of its user, who has logged in, with the form of name that the workspace wants.
+    Own(&'a Login, &'a SsoDomain),
+}
+
 impl Open {
-    /// With the user's name and the password in their places.
-    pub(super) fn view(self, user: &UserName, secrets: &dyn Secrets) -> ConnectionView {
+    /// With the user's name and the password in their places. `None` for those who are not shown it.
+    pub(super) fn target(self, user: &UserName, eyes: Eyes<'_>, secrets: &dyn Secrets) -> Option<Target> {
         let Self { connection, address } = self;
+        let (sso_username, sso_cred) = match eyes {
+            Eyes::Outside => return None,
+            Eyes::Broker => (user.to_string(), None),
+            Eyes::Own(login, sso) => (sso.name_of(user.as_str()), Some(login.password().clone())),
+        };
         let (credentials, password) = match &connection.password {
-            ConnectionPassword::Prompt => ("prompt", None),
-            ConnectionPassword::SsoCred => ("sso", None),
+            ConnectionPassword::Prompt => (Credentials::Prompt, None),
+            ConnectionPassword::SsoCred => (Credentials::Sso, sso_cred),
             ConnectionPassword::Secret(name) => {
                 let secret = secrets.secret(name);
                 if secret.is_none() {
                     tracing::error!(secret = %name, "a connection password is no longer kept; its users cannot log in");
                 }
-                ("static", secret.map(Revealed))
+                (Credentials::Static, secret)
             }
         };
         let (host, port) = address.map_or((None, None), |address| (Some(address.host), address.port));
-        ConnectionView {
-            r#type: connection.kind.as_str().into(),
-            host,
-            port,
-            credentials: credentials.into(),
-            username: connection.username.map(|name| name.replace(SSO_USERNAME, user.as_str())),
-            password,
-            info: connection.info,
+        let username = connection.username.map(|name| name.replace(SSO_USERNAME, &sso_username));
+        Some(Target { kind: connection.kind, host, port, credentials, username, password, info: connection.info })
+    }
+}
+
+impl From<Target> for ConnectionView {
+    fn from(target: Target) -> Self {
+        Self {
+            r#type: target.kind.as_str().into(),
+            host: target.host,
+            port: target.port,
+            credentials: target.credentials.as_str().into(),
+            username: target.username,
+            password: target.password.map(Revealed),
+            info: target.info,
         }
     }
 }

@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 use crate::driver::AskError;
 use crate::host::HostError;
 use crate::store::StoreError;
+use crate::users::LoginError;
+use crate::workspaces::WorkspaceError;
 
 /// Every answer with a status of 400 or more.
 #[derive(Debug, Serialize, ToSchema)]
@@ -142,6 +144,38 @@ impl From<HostError> for ApiError {
             HostError::Store(error) => error.into(),
             HostError::Restore { .. } => Self::internal(&message),
             HostError::Token(error) => error.into(),
+        }
+    }
+}
+
+impl From<WorkspaceError> for ApiError {
+    fn from(error: WorkspaceError) -> Self {
+        let message = error.to_string();
+        match error {
+            WorkspaceError::Unknown(_) => Self::not_found("unknown_workspace", message),
+            WorkspaceError::Exists(_) => Self::new(StatusCode::CONFLICT, "workspace_exists", message),
+            WorkspaceError::Declared(_) => Self::new(StatusCode::CONFLICT, "declared", message),
+            WorkspaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        let message = error.to_string();
+        match error {
+            LoginError::Ldap(problem) => Self::invalid(vec![problem]),
+            LoginError::TooMany(wait) => {
+                // A second more than what is left of one.
+                let retry_after = Some(wait + Duration::from_secs(1));
+                Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_failures", message) }
+            }
+            LoginError::Refused => {
+                Self::unauthorized("login_refused", message, "Bearer realm=\"kasm-autoscale\", error=\"invalid_token\"")
+            }
+            LoginError::Unavailable => Self::unavailable("directory_unavailable", message, 10),
+            LoginError::Full => Self::unavailable("too_many_logins", message, 60),
+            LoginError::Random(error) => Self::internal(&error),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, OptionalFromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -13,6 +13,7 @@ use super::App;
 use super::access::{Access, access};
 use super::error::ApiError;
 use crate::auth::{Caller, Role};
+use crate::users::{Login, Users};
 
 /// The header that carries the request's id.
 const REQUEST_ID: &str = "x-request-id";
@@ -125,12 +126,15 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
         Some(Access::Public | Access::CheckIn) => return next.run(request).await,
         Some(Access::Roles(roles)) => roles,
     };
-    let caller = match identify(&app, request.headers()) {
-        Ok(caller) => caller,
+    let (caller, login) = match identify(&app, request.headers()) {
+        Ok(identified) => identified,
         Err(error) => return error.into_response(),
     };
     let mut response = if roles.contains(&caller.role) {
         request.extensions_mut().insert(caller.clone());
+        if let Some(login) = login {
+            request.extensions_mut().insert(login);
+        }
         next.run(request).await
     } else {
         forbidden(&caller, roles).into_response()
@@ -150,10 +154,11 @@ fn forbidden(caller: &Caller, roles: &[Role]) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
 }
 
-/// Who is calling, by the token in `Authorization`.
-fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    if app.0.tokens.is_open() {
-        return if is_local(headers) { Ok(Caller::anybody()) } else { Err(not_local()) };
+/// Who is calling, by the token in `Authorization`; with his login, if he is a user.
+fn identify(app: &App, headers: &HeaderMap) -> Result<(Caller, Option<Arc<Login>>), ApiError> {
+    let login = bearer(headers).filter(|token| Users::is_token(token));
+    if app.0.tokens.is_open() && login.is_none() {
+        return if is_local(headers) { Ok((Caller::anybody(), None)) } else { Err(not_local()) };
     }
     let missing = || {
         ApiError::unauthorized(
@@ -162,19 +167,25 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
             "Bearer realm=\"kasm-autoscale\"",
         )
     };
-    let given = headers.get(header::AUTHORIZATION).ok_or_else(missing)?;
-    let (scheme, token) = given.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
+    let token = bearer(headers).ok_or_else(missing)?;
     let unknown = || {
         ApiError::unauthorized(
             "invalid_token",
-            "this API token is not accepted",
+            "this token is not accepted, or no longer",
             "Bearer realm=\"kasm-autoscale\", error=\"invalid_token\"",
         )
     };
-    app.0.tokens.holder(token.trim()).ok_or_else(unknown)
+    if login.is_some() {
+        let login = app.users().holder(token).ok_or_else(unknown)?;
+        return Ok((Caller { name: login.user().to_string(), role: Role::User }, Some(login)));
+    }
+    app.0.tokens.holder(token).map(|caller| (caller, None)).ok_or_else(unknown)
+}
+
+/// The token in `Authorization`, whatever it is worth.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn not_local() -> ApiError {
@@ -213,6 +224,27 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
         let nobody = || ApiError::new(StatusCode::FORBIDDEN, "forbidden", "nobody may call this route");
         parts.extensions.get::<Self>().cloned().ok_or_else(nobody)
+    }
+}
+
+/// The user who is calling.
+#[derive(Debug)]
+pub(super) struct User(pub(super) Arc<Login>);
+
+impl FromRequestParts<App> for User {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, ApiError> {
+        let nobody = || ApiError::new(StatusCode::FORBIDDEN, "forbidden", "this is for users who have logged in");
+        parts.extensions.get::<Arc<Login>>().cloned().map(Self).ok_or_else(nobody)
+    }
+}
+
+impl OptionalFromRequestParts<App> for User {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Option<Self>, ApiError> {
+        Ok(parts.extensions.get::<Arc<Login>>().cloned().map(Self))
     }
 }
 

@@ -23,7 +23,8 @@ stands twice is a mistake. Times are RFC 3339 in UTC, durations are written as i
 its request's id in `x-request-id`.
 
 Callers bring `Authorization: Bearer TOKEN`. A token has one role: `viewer`, `broker`, `operator` or `admin`; each operation \
-says in `x-roles` which may call it. How to connect to a session, with its password, is told to `broker` and `admin` alone.";
+says in `x-roles` which may call it. How to connect to a session, with its password, is told to `broker`, `admin` and the \
+session's own user alone. Users log in with their own name and password at `/v1/login`, and get a token with the role `user`.";
 
 /// What every route is added to.
 pub(super) fn preamble() -> OpenApi {
@@ -34,9 +35,9 @@ pub(super) fn preamble() -> OpenApi {
         .description(Some(INTRODUCTION))
         .license(Some(license))
         .build();
-    let scheme = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Bearer)
-        .description(Some("An API token, as `kasm-daemon token NAME` makes it."));
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(
+        "An API token, as `kasm-daemon token NAME` makes it, or a user's token, as `/v1/login` answers with it.",
+    ));
     let scheme = SecurityScheme::Http(scheme.build());
     let error = || ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
     let response = |text: &str| ResponseBuilder::new().description(text).content("application/json", error()).build();
@@ -56,6 +57,8 @@ pub(super) fn preamble() -> OpenApi {
         ("configs", "Autoscale configs: how servers are made for a pool, and how many sessions they keep free"),
         ("servers", "Servers, from the decision to make one until it is gone"),
         ("sessions", "Users' sessions, and the requests that wait for one"),
+        ("workspaces", "What users see and launch"),
+        ("users", "Users who log in with their own name and password"),
         ("decisions", "What was decided, and why"),
         ("machines", "What machines call"),
         ("daemon", "The daemon itself"),

@@ -1,5 +1,7 @@
 //! Pools.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
@@ -13,6 +15,7 @@ use super::App;
 use super::body::{JsonBody, NoParams, SMALL};
 use super::error::{ApiError, ErrorBody};
 use crate::driver::PoolHandle;
+use crate::workspaces::Workspace;
 
 /// The settings of a pool.
 #[derive(Debug, Serialize, ToSchema)]
@@ -176,14 +179,23 @@ pub(super) async fn change_pool(
 #[utoipa::path(delete, path = "/v1/pools/{pool}", tag = "pools", params(("pool" = String, Path, description = "The pool's name.")), responses(
     (status = 204, description = "Forgotten."),
     (status = 404, description = "There is no such pool.", body = ErrorBody),
-    (status = 409, description = "The config file declares it, or it has configs or servers.", body = ErrorBody),
+    (status = 409, description = "The config file declares it, or it has configs, servers or workspaces.", body = ErrorBody),
 ))]
 pub(super) async fn delete_pool(
     State(app): State<App>,
     _: NoParams,
     Path(pool): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.host().remove_pool(&app.pool(&pool)?).await?;
+    let pool = app.pool(&pool)?;
+    let of_it = |workspace: &Arc<Workspace>| workspace.pool == *pool.name();
+    let all = app.workspaces().all();
+    if let Some(user) =
+        all.iter().find(|workspace| of_it(workspace)).filter(|_| !app.host().is_declared(pool.name(), None))
+    {
+        let message = format!("workspace {:?} is of this pool; delete it first", user.name.as_str());
+        return Err(ApiError::new(StatusCode::CONFLICT, "pool_has_workspaces", message));
+    }
+    app.host().remove_pool(&pool).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,12 +1,13 @@
 //! Listens, and serves every connection within its limits until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -19,6 +20,9 @@ use tokio_util::task::TaskTracker;
 use super::{App, Limits, openapi_json, router};
 use crate::auth::Tokens;
 use crate::host::Host;
+use crate::store::StoreError;
+use crate::users::{LoginRules, Users};
+use crate::workspaces::Workspaces;
 
 /// How long to wait before accepting again after the system could not, as when it has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -31,6 +35,9 @@ pub enum ServeError {
         "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
     )]
     OpenBeyondLoopback(SocketAddr),
+    /// The workspaces cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The listener is no good.
     #[error("the listener failed: {0}")]
     Listener(#[from] std::io::Error),
@@ -40,8 +47,12 @@ pub enum ServeError {
 pub struct Setup {
     /// What is asked.
     pub host: Arc<Host>,
-    /// Who may ask.
+    /// Which programs and operators may ask.
     pub tokens: Tokens,
+    /// Which users may ask.
+    pub users: Arc<Users>,
+    /// What users may launch.
+    pub workspaces: Arc<Workspaces>,
     /// How much at once, and for how long.
     pub limits: Limits,
 }
@@ -52,9 +63,10 @@ impl fmt::Debug for Setup {
     }
 }
 
-/// Serves the API on a listener until `stop`, then ends the requests that are under way.
+/// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors
+/// [`ServeError::Store`] when the workspaces in the host's store cannot be read;
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
 pub async fn serve(
     host: Arc<Host>,
@@ -62,7 +74,9 @@ pub async fn serve(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    serve_with(Setup { host, tokens, limits: Limits::default() }, listener, stop).await
+    let users = Arc::new(Users::new(host.world().clock, LoginRules::default(), BTreeMap::new()));
+    let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), vec![]).await?);
+    serve_with(Setup { host, tokens, users, workspaces, limits: Limits::default() }, listener, stop).await
 }
 
 /// As [`serve`], with limits of one's own.
@@ -70,13 +84,16 @@ pub async fn serve(
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
-    let Setup { host, tokens, limits } = setup;
+    let limits = setup.limits;
     let address = listener.local_addr()?;
-    if tokens.is_open() && !address.ip().to_canonical().is_loopback() {
+    if setup.tokens.is_open() && !address.ip().to_canonical().is_loopback() {
         return Err(ServeError::OpenBeyondLoopback(address));
     }
-    let app = App::new(host, tokens, limits, stop.clone(), openapi_json());
+    let users = setup.users.clone();
+    let app = App::new(setup, stop.clone(), openapi_json());
     let router = router(&app);
+    let sweep = stop.clone();
+    app.0.tasks.spawn(async move { users.sweep(sweep).await });
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     // Ends what has not ended by itself.
@@ -87,10 +104,10 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
             let place = Arc::clone(&places).acquire_owned().await;
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, (stream, peer)) = tokio::select! {
             () = stop.cancelled() => break,
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, peer)) => (place, (stream, peer.ip())),
                 Err(error) => {
                     tracing::warn!(%error, "no connection could be accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -102,7 +119,7 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
         connections.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = converse(stream, router, limits, stop) => {}
+                () = converse(stream, peer, router, limits, stop) => {}
             }
             drop(place);
         });
@@ -121,15 +138,19 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
     Ok(())
 }
 
+/// The address a request came from: the caller's own, or that of a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
 /// Serves one connection. What goes wrong with it is its client's business and ends it, no more.
-async fn converse(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
+async fn converse(stream: TcpStream, peer: IpAddr, router: Router, limits: Limits, stop: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));
     let mut served = pin!(served);
     let stopped = tokio::select! {
         ended = served.as_mut() => Some(ended),

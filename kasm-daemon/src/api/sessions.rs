@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
 use kasm_autoscale_core::config::{JsonObject, Problem};
 use kasm_autoscale_core::fields::Fields;
 use kasm_autoscale_core::id::{SessionId, UserName, ZoneName};
@@ -19,12 +20,14 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::body::{JsonBody, NoParams, Params, SMALL};
-use super::connection::{ConnectionView, Open, opened};
+use super::connection::{ConnectionView, Eyes, Open, opened};
 use super::error::{ApiError, ErrorBody};
+use super::formats::{Format, GuacamoleView};
 use super::servers::{PAGE, PAGE_MAX};
 use super::words;
 use crate::auth::{Caller, sha256, to_hex};
 use crate::clock::rfc3339;
+use crate::connect::Target;
 use crate::driver::PoolHandle;
 
 const STATES: [&str; 3] = ["waiting", "active", "ended"];
@@ -73,7 +76,7 @@ pub struct SessionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
-    /// While it is active, for the roles `broker` and `admin`: how to connect to it. Not in lists.
+    /// While it is active, for its user and the roles `broker` and `admin`: how to connect to it. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionView>,
     /// When it ended.
@@ -140,22 +143,96 @@ fn waits(session: &Session) -> bool {
 }
 
 /// A session as it stands, with what is needed to connect to it.
-fn seen(pool: &Pool, id: SessionId) -> Option<(Session, Option<usize>, Option<Open>)> {
-    let session = pool.session(id)?.clone();
-    let position = waits(&session)
-        .then(|| 1 + pool.sessions().take_while(|other| other.id < id).filter(|other| waits(other)).count());
-    let open = opened(pool, &session);
-    Some((session, position, open))
+pub(super) struct Seen {
+    pub(super) session: Session,
+    position: Option<usize>,
+    open: Option<Open>,
+}
+
+impl Seen {
+    fn of(pool: &Pool, id: SessionId) -> Option<Self> {
+        let session = pool.session(id)?.clone();
+        let position = waits(&session)
+            .then(|| 1 + pool.sessions().take_while(|other| other.id < id).filter(|other| waits(other)).count());
+        let open = opened(pool, &session);
+        Some(Self { session, position, open })
+    }
+
+    /// The session without how to connect to it, and how.
+    pub(super) fn through(self, app: &App, eyes: Eyes<'_>) -> (SessionView, Option<Target>) {
+        let target = self.open.and_then(|open| open.target(&self.session.user, eyes, &*app.host().world().secrets));
+        (SessionView::of(&self.session, self.position), target)
+    }
+
+    /// The session with how to connect to it.
+    pub(super) fn view(self, app: &App, eyes: Eyes<'_>) -> SessionView {
+        let (view, target) = self.through(app, eyes);
+        SessionView { connection: target.map(ConnectionView::from), ..view }
+    }
+}
+
+/// The session of this id; `None` if there is none.
+pub(super) async fn look_at(app: &App, pool: &PoolHandle, id: SessionId) -> Result<Option<Seen>, ApiError> {
+    app.look(pool, move |pool| Seen::of(pool, id)).await
+}
+
+/// The session that this user has in a pool, waiting or active.
+pub(super) async fn session_of(app: &App, pool: &PoolHandle, user: &UserName) -> Result<Option<Seen>, ApiError> {
+    let user = user.clone();
+    app.look(pool, move |pool| {
+        let mut own = pool.sessions().filter(|session| session.user == user && state(session) != "ended");
+        own.next().map(|session| session.id).and_then(|id| Seen::of(pool, id))
+    })
+    .await
+}
+
+async fn seen(app: &App, pool: &PoolHandle, id: SessionId) -> Result<Seen, ApiError> {
+    look_at(app, pool, id).await?.ok_or_else(|| unknown(pool, &id.to_string()))
+}
+
+fn eyes_of(caller: &Caller) -> Eyes<'static> {
+    if caller.role.sees_connections() { Eyes::Broker } else { Eyes::Outside }
 }
 
 async fn view(app: &App, pool: &PoolHandle, caller: &Caller, id: SessionId) -> Result<SessionView, ApiError> {
-    let found = app.look(pool, move |pool| seen(pool, id)).await?;
-    let (session, position, open) = found.ok_or_else(|| unknown(pool, &id.to_string()))?;
-    let mut view = SessionView::of(&session, position);
-    if caller.role.sees_connections() {
-        view.connection = open.map(|open| open.view(&session.user, &*app.host().world().secrets));
+    Ok(seen(app, pool, id).await?.view(app, eyes_of(caller)))
+}
+
+/// Asks for a session, and waits for it as long as is wished; also whether it is a new one.
+pub(super) async fn requested(
+    app: &App,
+    pool: &PoolHandle,
+    request: SessionRequest,
+    patience: Duration,
+) -> Result<(SessionId, bool), ApiError> {
+    // Before the request, so that no news of it is missed.
+    let events = pool.events();
+    let newest = app.look(pool, |pool| pool.sessions().last().map(|session| session.id)).await?;
+    let Answer::Session(id) = app.ask(pool, Fact::SessionRequested(request)).await? else {
+        return Err(unknown(pool, "of this request"));
+    };
+    if !patience.is_zero() {
+        placed(app, pool, events, id, patience).await?;
     }
-    Ok(view)
+    // Ids rise: one that is higher than all before it is new.
+    Ok((id, newest.is_none_or(|newest| id > newest)))
+}
+
+/// The status that says how a request for a session has ended.
+pub(super) fn status_of(view: &SessionView, is_new: bool) -> StatusCode {
+    match view.state.as_str() {
+        "waiting" => StatusCode::ACCEPTED,
+        "active" if is_new => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    }
+}
+
+/// Ends a session. To end one that has ended is no error.
+pub(super) async fn ended(app: &App, pool: &PoolHandle, id: SessionId) -> Result<(), ApiError> {
+    match app.ask(pool, Fact::SessionEnded(id)).await {
+        Err(error) if error.code == ApiError::from(Refusal::SessionEnded { session: id }).code => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 fn unknown(pool: &PoolHandle, given: &str) -> ApiError {
@@ -175,7 +252,7 @@ fn found(app: &App, pool: &str, session: &str) -> Result<(PoolHandle, SessionId)
 
 /// Waits until a session does not wait any more, at most as long as the caller wishes. If too many wait already, or the server
 /// is to stop, it is as if the time were up.
-async fn placed(
+pub(super) async fn placed(
     app: &App,
     pool: &PoolHandle,
     mut events: Receiver<Event>,
@@ -214,7 +291,7 @@ fn concerns(what: &What, id: SessionId) -> bool {
 }
 
 /// The caller's idempotency key, as it is stored: nobody can use or guess at another caller's, and it has always the same length.
-fn scoped_key(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, ApiError> {
+pub(super) fn scoped_key(headers: &HeaderMap, caller: &Caller) -> Result<Option<String>, ApiError> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = keys.next() else { return Ok(None) };
     let text = key.to_str().ok().filter(|text| (1..=KEY_BYTES_MAX).contains(&text.len()) && keys.next().is_none());
@@ -317,22 +394,9 @@ pub(super) async fn create_session(
     params.finish()?;
     let request = read_request(&body, scoped_key(&headers, &caller)?)?;
     let pool = app.pool(&pool)?;
-    // Before the request, so that no news of it is missed.
-    let events = pool.events();
-    let newest = app.look(&pool, |pool| pool.sessions().last().map(|session| session.id)).await?;
-    let Answer::Session(id) = app.ask(&pool, Fact::SessionRequested(request)).await? else {
-        return Err(unknown(&pool, "of this request"));
-    };
-    if !patience.is_zero() {
-        placed(&app, &pool, events, id, patience).await?;
-    }
+    let (id, is_new) = requested(&app, &pool, request, patience).await?;
     let view = view(&app, &pool, &caller, id).await?;
-    let status = match view.state.as_str() {
-        "waiting" => StatusCode::ACCEPTED,
-        // Ids rise: one that is higher than all before it is new.
-        "active" if newest.is_none_or(|newest| id > newest) => StatusCode::CREATED,
-        _ => StatusCode::OK,
-    };
+    let status = status_of(&view, is_new);
     let mut headers = HeaderMap::new();
     if status != StatusCode::OK
         && let Ok(location) = HeaderValue::from_str(&format!("/v1/pools/{}/sessions/{id}", pool.name()))
@@ -348,10 +412,12 @@ pub(super) async fn create_session(
         ("pool" = String, Path, description = "The pool's name."),
         ("session" = String, Path, description = "The session's id."),
         ("wait" = Option<String>, Query, description = "How long the answer may wait for the session to be placed, as in `30s`: one minute at most."),
+        ("format" = Option<String>, Query, description = "`json`, or only how to connect to the session: `rdp` (a file for Remote Desktop clients, without a password) or `guacamole`. `Accept` says it as well."),
     ),
     responses(
-        (status = 200, description = "The session.", body = SessionView),
+        (status = 200, description = "The session, or only how to connect to it.", content((SessionView = "application/json"), (String = "application/x-rdp"), (GuacamoleView = "application/vnd.kasm-autoscale.guacamole+json"))),
         (status = 404, description = "There is no such pool or session.", body = ErrorBody),
+        (status = 409, description = "The session is not active, or the form cannot hold how to connect to it.", body = ErrorBody),
         (status = 422, description = "A parameter has a mistake.", body = ErrorBody),
     ))]
 pub(super) async fn show_session(
@@ -359,14 +425,16 @@ pub(super) async fn show_session(
     caller: Caller,
     Path((pool, session)): Path<(String, String)>,
     mut params: Params,
-) -> Result<Json<SessionView>, ApiError> {
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let patience = params.span("wait", app.limits().wait).unwrap_or_default();
+    let format = Format::wished(&mut params, &headers);
     params.finish()?;
     let (pool, id) = found(&app, &pool, &session)?;
     if !patience.is_zero() {
         placed(&app, &pool, pool.events(), id, patience).await?;
     }
-    Ok(Json(view(&app, &pool, &caller, id).await?))
+    format.answer(&app, seen(&app, &pool, id).await?, eyes_of(&caller), pool.name().as_str())
 }
 
 /// End a session
@@ -384,12 +452,11 @@ pub(super) async fn end_session(
     Path((pool, session)): Path<(String, String)>,
 ) -> Result<Json<SessionView>, ApiError> {
     let (pool, id) = found(&app, &pool, &session)?;
-    match app.ask(&pool, Fact::SessionEnded(id)).await {
-        Err(error) if error.code == ApiError::from(Refusal::SessionEnded { session: id }).code => {}
+    match ended(&app, &pool, id).await {
         Err(error) if error.code == ApiError::from(Refusal::UnknownSession { session: id }).code => {
             return Err(unknown(&pool, &session));
         }
-        other => drop(other?),
+        other => other?,
     }
     Ok(Json(view(&app, &pool, &caller, id).await?))
 }

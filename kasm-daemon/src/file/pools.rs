@@ -8,23 +8,27 @@ use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName, SecretName};
 use kasm_autoscale_core::ports::Secrets;
 use serde_json::Value;
 
+use super::document::End;
+use super::ldap::DeclaredLdap;
 use super::providers::DeclaredProviders;
 use super::script::{SCRIPT, SCRIPT_FILE, Written};
 use super::settings::{DeclaredSecrets, tables};
-use super::{Checks, ConfigCheck, DeclaredPool, Loader};
+use super::{Checks, ConfigCheck, DeclaredPool, Loader, Place};
 use crate::secrets::SecretStore;
 
 /// What configs refer to.
-struct Declared<'a> {
-    providers: &'a DeclaredProviders,
-    secrets: &'a DeclaredSecrets,
-    store: &'a SecretStore,
+pub(super) struct Declared<'a> {
+    pub(super) providers: &'a DeclaredProviders,
+    pub(super) ldap: &'a DeclaredLdap,
+    pub(super) secrets: &'a DeclaredSecrets,
+    pub(super) store: &'a SecretStore,
 }
 
 /// What configs have referred to.
 #[derive(Default)]
 struct Used {
     providers: BTreeSet<String>,
+    ldap: BTreeSet<String>,
     secrets: BTreeSet<String>,
 }
 
@@ -32,12 +36,9 @@ impl Loader<'_, '_> {
     pub(super) fn read_pools(
         &mut self,
         pools: &[Value],
-        providers: &DeclaredProviders,
-        secrets: &DeclaredSecrets,
-        store: &SecretStore,
+        declared: &Declared<'_>,
         checks: &mut Checks<'_>,
     ) -> Vec<DeclaredPool> {
-        let declared = Declared { providers, secrets, store };
         let mut used = Used::default();
         let mut names = BTreeMap::new();
         let mut result = Vec::new();
@@ -48,10 +49,10 @@ impl Loader<'_, '_> {
             let mut settings = object.clone();
             settings.remove("config");
             let name = self.read_pool(&path, &mut settings);
-            let configs = self.read_configs(&path, object, &declared, &mut used, checks);
-            result.extend(name.map(|name| DeclaredPool { name, settings, configs }));
+            let (configs, config_places) = self.read_configs(&path, object, declared, &mut used, checks);
+            result.extend(name.map(|name| DeclaredPool { name, settings, configs, config_places }));
         }
-        self.warn_unused(&declared, &used);
+        self.warn_unused(declared, &used);
         result
     }
 
@@ -74,7 +75,7 @@ impl Loader<'_, '_> {
         declared: &Declared<'_>,
         used: &mut Used,
         checks: &mut Checks<'_>,
-    ) -> Vec<ConfigSpec> {
+    ) -> (Vec<ConfigSpec>, Vec<Place>) {
         let mut fields = Fields::new(pool);
         let tables = tables(&mut fields, "config", "[[pool.config]]");
         for problem in fields.finish().into_iter().filter(|problem| problem.path.starts_with("config")) {
@@ -96,9 +97,11 @@ impl Loader<'_, '_> {
             let Some(object) = table.as_object() else { continue };
             let path = format!("{path}.config[{index}]");
             self.unique(&mut names, &path, object, "config of a pool");
-            configs.extend(self.read_config(&path, object, declared, used, checks));
+            if let Some(config) = self.read_config(&path, object, declared, used, checks) {
+                configs.push((config, self.document.place(&path, End::Value)));
+            }
         }
-        configs
+        configs.into_iter().unzip()
     }
 
     fn read_config(
@@ -131,8 +134,10 @@ impl Loader<'_, '_> {
             && let Some(provider) = declared.providers.good.get(&spec.provider)
             && secret_of(&object)
                 .is_none_or(|name| name.parse().is_ok_and(|name: SecretName| declared.store.secret(&name).is_some()))
+            && spec.domain_join.as_ref().is_none_or(|join| declared.ldap.good.contains_key(&join.directory))
         {
-            let problems = (checks.config)(&ConfigCheck { spec: &spec, provider, secrets: declared.store });
+            let check = ConfigCheck { spec: &spec, provider, ldap: &declared.ldap.good, secrets: declared.store };
+            let problems = (checks.config)(&check);
             self.config_mistakes(path, problems, script.as_ref());
         }
         Some(spec)
@@ -158,6 +163,13 @@ impl Loader<'_, '_> {
                 let allowed =
                     there_is("provider", &declared.providers.names, &format!("declare it as [provider.{name}]"));
                 self.report.mistake(Problem::new(format!("{path}.provider"), shown(&name.into()), allowed));
+            }
+        }
+        if let Some(name) = object.get("ad_directory").and_then(Value::as_str) {
+            used.ldap.insert(name.into());
+            if !declared.ldap.names.contains(name) {
+                let allowed = there_is("LDAP config", &declared.ldap.names, &format!("declare it as [ldap.{name}]"));
+                self.report.mistake(Problem::new(format!("{path}.ad_directory"), shown(&name.into()), allowed));
             }
         }
         if let Some(name) = secret_of(object).filter(|name| name.parse::<SecretName>().is_ok()) {
@@ -191,6 +203,12 @@ impl Loader<'_, '_> {
                 "no config uses it, so it is only kept an eye on; leave it there while machines made through it exist";
             self.report.warn(Problem::new(format!("provider.{name}"), "a provider without configs", advice));
         }
+        for (name, config) in &declared.ldap.good {
+            if config.settings.get("enabled") == Some(&Value::Bool(false)) && !used.ldap.contains(name.as_str()) {
+                let advice = "users cannot log in with it and no config joins machines to its domain; leave it there while computer objects made through it exist";
+                self.report.warn(Problem::new(format!("ldap.{name}"), "an LDAP config without a use", advice));
+            }
+        }
         for name in declared.secrets.names.difference(&used.secrets) {
             let advice = "no config in this file uses it; take it out unless a config made through the API does";
             self.report.warn(Problem::new(format!("secrets.{name}"), "a secret without configs", advice));
@@ -215,7 +233,7 @@ fn secret_of(config: &JsonObject) -> Option<&str> {
     config.get("connection_password")?.as_object()?.get("secret")?.as_str()
 }
 
-fn there_is(what: &str, names: &BTreeSet<String>, otherwise: &str) -> String {
+pub(super) fn there_is(what: &str, names: &BTreeSet<String>, otherwise: &str) -> String {
     if names.is_empty() {
         return format!("no {what} is declared; {otherwise}");
     }

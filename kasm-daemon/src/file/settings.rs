@@ -9,12 +9,14 @@ use kasm_autoscale_core::id::SecretName;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
+use super::pools::Declared;
 use super::{
     Checks, DaemonConfig, LISTEN_DEFAULT, Limits, Loader, LogConfig, LogFormat, StorePath, TokenConfig, TokenName,
     TokenSecret,
 };
 use crate::auth::{InvalidToken, Role, TokenEntry};
 use crate::secrets::{SecretSource, SecretStore, deployment_key};
+use crate::users::LoginRules;
 
 impl Loader<'_, '_> {
     /// The whole file; `None` when something that must be there is not, which has been noted then.
@@ -36,6 +38,9 @@ impl Loader<'_, '_> {
         let providers = fields.object("provider");
         let tokens = tables(&mut fields, "token", "[[token]]");
         let pools = tables(&mut fields, "pool", "[[pool]]");
+        let ldap = fields.object("ldap");
+        let workspaces = tables(&mut fields, "workspaces", "[[workspaces]]");
+        let logins = fields.object("logins");
         fields.finish().into_iter().for_each(|problem| self.report.mistake(problem));
 
         let deployment_key = self.read_key(key);
@@ -45,7 +50,14 @@ impl Loader<'_, '_> {
         let tokens = self.read_tokens(tokens);
         let (secrets, secret_store) = self.read_secrets(secrets);
         let providers = self.read_providers(providers, checks);
-        let pools = self.read_pools(pools, &providers, &secrets, &secret_store, checks);
+        let ldap = self.read_ldap(ldap, checks);
+        let workspaces = self.read_workspaces(workspaces, pools, &ldap);
+        let logins = logins.map(|object| self.read_logins(object)).unwrap_or_default();
+        let pools = self.read_pools(
+            pools,
+            &Declared { providers: &providers, ldap: &ldap, secrets: &secrets, store: &secret_store },
+            checks,
+        );
         Some(DaemonConfig {
             file: document.text.file.clone(),
             listen,
@@ -55,7 +67,10 @@ impl Loader<'_, '_> {
             tokens,
             secrets: secrets.sources,
             providers: providers.good,
+            ldap: ldap.good,
             pools,
+            workspaces,
+            logins,
             log,
             limits,
         })
@@ -127,6 +142,7 @@ impl Loader<'_, '_> {
         let mut fields = Fields::new(object);
         let limits = Limits {
             provider_calls: fields.integer("provider_calls", 1..=1000).unwrap_or(defaults.provider_calls),
+            directory_calls: fields.integer("directory_calls", 1..=1000).unwrap_or(defaults.directory_calls),
             probes: fields.integer("probes", 1..=10_000).unwrap_or(defaults.probes),
             // The least must take a config with a startup script of the greatest length.
             shutdown_grace: fields
@@ -135,6 +151,19 @@ impl Loader<'_, '_> {
         };
         self.finish(fields, "limits");
         limits
+    }
+
+    fn read_logins(&mut self, object: &JsonObject) -> LoginRules {
+        let defaults = LoginRules::default();
+        let bounds = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 3600);
+        let mut fields = Fields::new(object);
+        let rules = LoginRules {
+            idle: fields.span("idle", bounds.clone()).unwrap_or(defaults.idle),
+            longest: fields.span("longest", bounds).unwrap_or(defaults.longest),
+            ..defaults
+        };
+        self.finish(fields, "logins");
+        rules
     }
 
     fn read_tokens(&mut self, tables: &[Value]) -> Vec<TokenConfig> {
@@ -162,7 +191,7 @@ impl Loader<'_, '_> {
         let mut fields = Fields::new(object);
         let name: Option<TokenName> = fields.name("name");
         let name = fields.require("name", name, "whose token it is, for the log");
-        let role = fields.choice("role", &Role::ALL.map(|role| (role.as_str(), role)));
+        let role = fields.choice("role", &Role::OF_TOKENS.map(|role| (role.as_str(), role)));
         let role = fields.require("role", role, "one of \"admin\", \"operator\", \"broker\", \"viewer\"");
         let (source, sha256) = (fields.value("secret"), fields.value("sha256"));
         let secret = match (source, sha256) {

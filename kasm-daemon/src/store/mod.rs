@@ -3,11 +3,14 @@
 mod sqlite;
 
 use async_trait::async_trait;
+use kasm_autoscale_core::config::JsonObject;
 use kasm_autoscale_core::id::{ConfigName, DeploymentId, PoolId, PoolName};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::workspaces::WorkspaceName;
 
 pub use sqlite::SqliteStore;
 
@@ -43,6 +46,15 @@ pub trait Store: Send + Sync {
 
     /// Remembers what the config file declares now.
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError>;
+
+    /// The workspaces that were made through the API, in any order.
+    async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError>;
+
+    /// Keeps a workspace, in place of the one of this name if there is one.
+    async fn put_workspace(&self, name: WorkspaceName, workspace: JsonObject) -> Result<(), StoreError>;
+
+    /// Forgets a workspace. One that is not there is forgotten already.
+    async fn forget_workspace(&self, name: WorkspaceName) -> Result<(), StoreError>;
 }
 
 /// A pool in the store.

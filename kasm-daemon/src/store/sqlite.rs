@@ -9,13 +9,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kasm_autoscale_core::config::JsonObject;
 use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{Declared, Store, StoreError, StoredEvent, StoredPool};
+use crate::workspaces::WorkspaceName;
 
 /// The edition of the tables below. A file of another edition is refused.
 const SCHEMA: i64 = 1;
@@ -72,6 +74,15 @@ impl SqliteStore {
             .spawn(move || write_all(connection, &queue))
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self { deployment, jobs })
+    }
+
+    /// The deployment id in a store's file, read without making or changing anything. `None`: there is no such file, a
+    /// daemon has it open, or it is not a store.
+    pub fn deployment_of(path: &Path) -> Option<DeploymentId> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        let text: String =
+            connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0)).ok()?;
+        text.parse().ok()
     }
 
     /// Runs a job on the writer's thread, and waits until the transaction it was part of is committed.
@@ -279,6 +290,43 @@ impl Store for SqliteStore {
         })
         .await
     }
+
+    async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
+        self.run(|transaction| {
+            let mut statement =
+                transaction.prepare_cached("SELECT key, value FROM meta WHERE key GLOB 'workspace:*'")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            rows.map(|row| {
+                let (key, value) = row?;
+                serde_json::from_str(&value).map_err(|error| StoreError::Row { key, reason: error.to_string() })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    async fn put_workspace(&self, name: WorkspaceName, workspace: JsonObject) -> Result<(), StoreError> {
+        self.run(move |transaction| {
+            let key = workspace_key(&name);
+            let text = json(&workspace, &key)?;
+            transaction.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, text])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_workspace(&self, name: WorkspaceName) -> Result<(), StoreError> {
+        self.run(move |transaction| {
+            transaction.execute("DELETE FROM meta WHERE key = ?1", [workspace_key(&name)])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Where a workspace stands in the table `meta`.
+fn workspace_key(name: &WorkspaceName) -> String {
+    format!("workspace:{name}")
 }
 
 /// One step. A savepoint of its own, so that a step that fails leaves the others of its group alone.

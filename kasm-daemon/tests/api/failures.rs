@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject, Problem};
 use kasm_autoscale_core::id::{PoolId, SecretName, ServerKey};
 use kasm_autoscale_core::ports::{
-    Capabilities, Listing, Machine, MachineRef, OpRef, Progress, ProviderError, Secrets, ServerSpec, VmProvider,
+    Capabilities, Finding, Listing, Machine, MachineRef, OpRef, Progress, ProviderError, Secrets, ServerSpec,
+    VmProvider,
 };
 use kasm_autoscale_core::report::{ConfigReport, Fallback};
 use kasm_autoscale_core::token::DeploymentKey;
 use kasm_daemon::auth::Role;
 use kasm_daemon::clock::Clock;
+use kasm_daemon::directories::DirectoryRegistry;
 use kasm_daemon::driver::{CallLimits, PoolHandle};
 use kasm_daemon::file::DeclaredPool;
 use kasm_daemon::host::{Host, Registry, World};
@@ -132,6 +134,10 @@ impl VmProvider for Hanging {
         vec![]
     }
 
+    async fn preflight(&self, _: &JsonObject) -> Result<Vec<Finding>, ProviderError> {
+        std::future::pending().await
+    }
+
     async fn create(&self, _: &ServerSpec) -> Result<Progress, ProviderError> {
         std::future::pending().await
     }
@@ -183,6 +189,7 @@ async fn beside(provider: Arc<dyn VmProvider>) -> (Host, PoolHandle, tempfile::T
         clock: Clock::start(),
         store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
         providers,
+        directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(NoSecrets),
         key: DeploymentKey::new([KEY_BYTE; 32]),
@@ -196,6 +203,7 @@ async fn beside(provider: Arc<dyn VmProvider>) -> (Host, PoolHandle, tempfile::T
         name: "office".parse().unwrap(),
         settings: object(json!({ "name": "office" })),
         configs: vec![spec(first), spec(second)],
+        config_places: vec![],
     };
     let host = Host::start(world, &[declared]).await.unwrap();
     let pool = host.pool("office").unwrap();

@@ -11,3 +11,5 @@ mod roles;
 mod secrets;
 mod sessions;
 mod stage;
+mod users;
+mod workspaces;

@@ -5,7 +5,7 @@ use kasm_daemon::auth::Role;
 
 use crate::stage::Stage;
 
-/// The matrix once more, written by hand: method, path, and who may: v(iewer), b(roker), o(perator), a(dmin), * for everybody.
+/// The matrix once more, written by hand: method, path, and who may: v(iewer), b(roker), o(perator), a(dmin), u(ser), * for everybody.
 const MATRIX: &str = "
 GET    /healthz                                          *
 GET    /openapi.json                                     *
@@ -36,6 +36,19 @@ DELETE /v1/pools/{pool}/sessions/{session}               -boa
 POST   /v1/pools/{pool}/sessions/{session}/keepalive     -b-a
 GET    /v1/pools/{pool}/why                              v-oa
 GET    /v1/pools/{pool}/events                           v-oa
+GET    /v1/ldap                                          v-oa
+POST   /v1/login                                         *
+GET    /v1/login                                         u
+GET    /v1/workspaces                                    vboau
+POST   /v1/workspaces                                    --oa
+GET    /v1/workspaces/{workspace}                        vboau
+PUT    /v1/workspaces/{workspace}                        --oa
+DELETE /v1/workspaces/{workspace}                        --oa
+POST   /v1/workspaces/{workspace}/launch                 u
+GET    /v1/workspaces/{workspace}/sessions/{session}     u
+DELETE /v1/workspaces/{workspace}/sessions/{session}     u
+POST   /v1/workspaces/{workspace}/sessions/{session}/keepalive u
+POST   /v1/logout                                        u
 ";
 
 fn matrix() -> Vec<(&'static str, &'static str, &'static str)> {
@@ -79,7 +92,8 @@ async fn every_role_gets_exactly_where_it_may() {
             .replace("{pool}", "no-pool")
             .replace("{config}", "no")
             .replace("{server}", "srv-1")
-            .replace("{session}", "ses-1");
+            .replace("{session}", "ses-1")
+            .replace("{workspace}", "none");
         if column == "*" {
             let reply = stage.bare(method, &path).send().await;
             assert_ne!(reply.status, 403, "{method} {path}");
@@ -88,9 +102,13 @@ async fn every_role_gets_exactly_where_it_may() {
         let reply = stage.bare(method, &path).send().await;
         assert_eq!(reply.header("www-authenticate"), "Bearer realm=\"kasm-autoscale\"");
         reply.refused(401, "no_token");
-        for wrong in
-            ["Bearer ", "Bearer x", "Basic YTpi", "Bearer kasm_admin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]
-        {
+        for wrong in [
+            "Bearer ",
+            "Bearer x",
+            "Basic YTpi",
+            "Bearer kasm_admin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "Bearer kasmu_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             let reply = stage.bare(method, &path).header("authorization", wrong).send().await;
             assert_eq!(reply.status, 401, "{method} {path} {wrong}");
             assert!(!reply.header("www-authenticate").is_empty());

@@ -11,7 +11,7 @@ use kasm_daemon::auth::Role;
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::stage::{KEY_BYTE, PASSWORD, Stage, config};
+use crate::stage::{KEY_BYTE, PASSWORD, Stage, USER_PASSWORD, config};
 
 /// Everything that is logged in this process, at every level.
 struct Log(Mutex<Vec<u8>>);
@@ -111,19 +111,27 @@ async fn no_secret_leaves_but_the_password_that_is_asked_for() {
         .expect(201);
     assert_eq!(ann["connection"]["password"], PASSWORD, "the one answer that may tell it");
 
-    let mut secrets = vec![PASSWORD.to_owned(), checkin.clone(), char::from(KEY_BYTE).to_string().repeat(32)];
+    let workspace = json!({ "name": "office", "pool": "office" });
+    stage.admin("POST", "/v1/workspaces").json(&workspace).send().await.expect(201);
+    let mut secrets = vec![
+        PASSWORD.to_owned(),
+        USER_PASSWORD.to_owned(),
+        checkin.clone(),
+        char::from(KEY_BYTE).to_string().repeat(32),
+    ];
     secrets.extend(stage.tokens.values().cloned());
     let mut texts = vec![];
     // Reads first, so that everything is still there to be read.
     let mut routes = ROUTES.to_vec();
-    routes.sort_by_key(|route| (route.method != "GET", route.method == "DELETE"));
+    routes.sort_by_key(|route| (route.method != "GET", route.method == "DELETE", route.path == "/v1/logout"));
     for route in routes {
         let path = route
             .path
             .replace("{pool}", "office")
             .replace("{config}", "a")
             .replace("{server}", "srv-1")
-            .replace("{session}", "ses-1");
+            .replace("{session}", "ses-1")
+            .replace("{workspace}", "office");
         for role in Role::ALL {
             let ask = stage.as_role(role, route.method, &path);
             let ask = if ["POST", "PUT"].contains(&route.method) {
@@ -170,11 +178,18 @@ fn debugged(stage: &Stage) -> String {
     let entry = kasm_daemon::auth::TokenEntry::from_token("x", Role::Admin, &stage.tokens[&Role::Admin].clone().into())
         .unwrap();
     let tokens = kasm_daemon::auth::Tokens::new(vec![entry.clone()]);
-    let setup = Setup { host: stage.host.clone(), tokens: tokens.clone(), limits: Limits::default() };
+    let setup = Setup {
+        host: stage.host.clone(),
+        tokens: tokens.clone(),
+        users: stage.users.clone(),
+        workspaces: stage.workspaces.clone(),
+        limits: Limits::default(),
+    };
     let status =
         wire::ServerStatusBody { status: "running".into(), status_message: String::new(), status_progress: json!(1) };
     format!(
-        "{new:?} {entry:?} {tokens:?} {setup:?} {status:?} {:?} {:?}",
+        "{new:?} {entry:?} {tokens:?} {setup:?} {status:?} {:?} {:?} {:?}",
+        stage.users,
         stage.host.world().key,
         stage.host.world().metrics
     )

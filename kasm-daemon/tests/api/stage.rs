@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::ports::Secrets;
@@ -13,11 +14,14 @@ use kasm_autoscale_core::token::DeploymentKey;
 use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
 use kasm_daemon::auth::{Role, TokenEntry, Tokens, generate_token};
 use kasm_daemon::clock::Clock;
+use kasm_daemon::directories::DirectoryRegistry;
 use kasm_daemon::file::DeclaredPool;
 use kasm_daemon::host::{Host, Registry, World};
 use kasm_daemon::metrics::Metrics;
 use kasm_daemon::probe::{AddressGuard, NetProber};
 use kasm_daemon::store::SqliteStore;
+use kasm_daemon::users::{AuthenticateError, Authenticator, Identity, LoginRules, LoginWish, Realm, Users};
+use kasm_daemon::workspaces::{Workspace, Workspaces};
 use kasm_providers::simulated::{SimulatedProvider, SimulatedSettings};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -30,6 +34,10 @@ use crate::client::Ask;
 
 /// The password that the host keeps under the name `rdp-password`.
 pub(crate) const PASSWORD: &str = "canary-PASSWORD-7f3a\"\\<";
+/// The password of every user of the domain.
+pub(crate) const USER_PASSWORD: &str = "canary-OWN-4c1e\"\\<";
+/// The group that ann is in.
+pub(crate) const GROUP: &str = "CN=Desktop Users,OU=Groups,DC=corp,DC=example";
 /// Every byte of the deployment key.
 pub(crate) const KEY_BYTE: u8 = 0x5a;
 
@@ -42,11 +50,43 @@ impl Secrets for Kept {
     }
 }
 
+/// A domain with the users ann, bob and cid.
+struct Domain;
+
+#[async_trait]
+impl Authenticator for Domain {
+    fn domain(&self) -> String {
+        "corp.example".into()
+    }
+
+    async fn authenticate(&self, username: &str, password: &SecretString) -> Result<Identity, AuthenticateError> {
+        let account = username.trim_end_matches("@corp.example").to_lowercase();
+        assert_ne!(account, "panics", "on purpose");
+        if account == "down" {
+            return Err(AuthenticateError::Unavailable("on purpose".into()));
+        }
+        if !["ann", "bob", "cid"].contains(&account.as_str()) || password.expose_secret() != USER_PASSWORD {
+            return Err(AuthenticateError::Refused("on purpose".into()));
+        }
+        let groups = if account == "ann" { vec![GROUP.to_uppercase()] } else { vec![] };
+        Ok(Identity { account, groups })
+    }
+}
+
+fn users(clock: Clock, rules: LoginRules) -> Arc<Users> {
+    let realm = |enabled| Realm { authenticator: Arc::new(Domain), enabled, calls: 4 };
+    let realms = [("corp", realm(true)), ("computers", realm(false))];
+    let realms = realms.map(|(name, realm)| (name.parse().expect("a name"), realm));
+    Arc::new(Users::new(clock, rules, realms.into()))
+}
+
 /// Everything one test needs, and nothing it shares with another.
 pub(crate) struct Stage {
     pub(crate) host: Arc<Host>,
     pub(crate) address: SocketAddr,
     pub(crate) tokens: BTreeMap<Role, String>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) workspaces: Arc<Workspaces>,
     pub(crate) provider: Arc<SimulatedProvider>,
     pub(crate) booted: Mutex<mpsc::Receiver<Booted>>,
     pub(crate) stop: CancellationToken,
@@ -72,6 +112,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         clock: Clock::start(),
         store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
         providers,
+        directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(Kept),
         key: DeploymentKey::new([KEY_BYTE; 32]),
@@ -84,6 +125,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         name: "filed".parse().expect("a name"),
         settings: object(json!({ "name": "filed" })),
         configs: vec![stone],
+        config_places: vec![],
     };
     Arc::new(Host::start(world, &[declared]).await.unwrap())
 }
@@ -105,7 +147,7 @@ impl Stage {
     pub(crate) async fn with(limits: Limits) -> Self {
         let mut texts = BTreeMap::new();
         let mut entries = vec![];
-        for role in Role::ALL {
+        for role in Role::OF_TOKENS {
             let new = generate_token(role.as_str()).unwrap();
             entries.push(TokenEntry::from_sha256(role.as_str(), role, &new.sha256).unwrap());
             texts.insert(role, new.token.expose_secret().to_owned());
@@ -114,6 +156,17 @@ impl Stage {
     }
 
     pub(crate) async fn guarded(tokens: Tokens, texts: BTreeMap<Role, String>, limits: Limits) -> Self {
+        let rules = LoginRules { failure_delay: Duration::ZERO, ..LoginRules::default() };
+        Self::ruled(tokens, texts, limits, rules).await
+    }
+
+    /// With one more token than is given: that of ann, who is a user.
+    pub(crate) async fn ruled(
+        tokens: Tokens,
+        mut texts: BTreeMap<Role, String>,
+        limits: Limits,
+        rules: LoginRules,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let provider = quick();
         let booted = Mutex::new(provider.booted());
@@ -121,9 +174,33 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let setup = Setup { host: host.clone(), tokens, limits };
+        let users = users(host.world().clock, rules);
+        // What the config file would say.
+        let filed =
+            Workspace::from_json(&object(json!({ "name": "filed", "pool": "filed", "enabled": false }))).unwrap();
+        let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), vec![filed]).await.unwrap());
+        let setup = Setup { host: host.clone(), tokens, users: users.clone(), workspaces: workspaces.clone(), limits };
         let served = tokio::spawn(serve_with(setup, listener, stop.clone()));
-        Self { host, address, tokens: texts, provider, booted, stop, served, _folder: folder }
+        let wish = LoginWish {
+            ldap: None,
+            username: "ann".into(),
+            password: SecretString::from(USER_PASSWORD.to_owned()),
+            address: None,
+        };
+        let (token, _) = users.log_in(wish).await.unwrap();
+        texts.insert(Role::User, token.expose_secret().to_owned());
+        Self { host, address, tokens: texts, users, workspaces, provider, booted, stop, served, _folder: folder }
+    }
+
+    /// A wish to log in.
+    pub(crate) fn login(&self, username: &str, password: &str) -> Ask {
+        self.bare("POST", "/v1/login").json(&json!({ "username": username, "password": password }))
+    }
+
+    /// A request of a user's, with a login of its own.
+    pub(crate) async fn as_user(&self, user: &str, method: &str, path: &str) -> Ask {
+        let login = self.login(user, USER_PASSWORD).send().await.expect(200);
+        self.bare(method, path).header("authorization", &format!("Bearer {}", login["token"].as_str().unwrap()))
     }
 
     /// A request without a token.

@@ -8,6 +8,7 @@ use aws_sdk_ec2::operation::RequestId;
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError, Scope};
 
 use super::errors::{Class, classify};
+use crate::words::readable;
 
 /// The code of an answer that makes no sense.
 const UNREADABLE: &str = "UnreadableAnswer";
@@ -123,62 +124,9 @@ fn request_id(body: &[u8]) -> Option<String> {
     (id.len() <= 100).then(|| id.to_owned())
 }
 
-/// A service's words for logs and pages: without secrets, without control characters, without endless words such as
-/// encoded authorization messages, at most 500 characters.
-pub(super) fn readable(message: &str, hidden: &[&str]) -> String {
-    const WORD_MAX: usize = 160;
-    let mut message = message.to_owned();
-    for secret in hidden {
-        message = message.replace(secret, "[hidden]");
-    }
-    let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let shortened: Vec<String> = words
-        .map(|word| match word.char_indices().nth(WORD_MAX) {
-            Some(_) => format!("{}...", word.chars().take(20).collect::<String>()),
-            None => word.to_owned(),
-        })
-        .collect();
-    shortened.join(" ").chars().take(500).collect()
-}
-
-/// What of a text must not be seen: the whole, and each of its lines that is long enough to mean something.
-pub(super) fn parts_to_hide(text: &str) -> Vec<&str> {
-    let lines = text.lines().map(str::trim).filter(|line| line.len() >= 8);
-    let mut parts: Vec<&str> = std::iter::once(text).chain(lines).filter(|part| !part.is_empty()).collect();
-    // The longest first, so that no line is left of a text that was hidden in part.
-    parts.sort_by_key(|part| std::cmp::Reverse(part.len()));
-    parts
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_cleaned() {
-        let encoded = "Zm9v".repeat(100);
-        let rows = [
-            ("plain words, with: signs", "plain words, with: signs".to_owned()),
-            ("two\nlines\u{7}\t", "two lines".to_owned()),
-            ("echo of s3cr3t-pw!", "echo of [hidden]!".to_owned()),
-            (
-                &format!("Encoded authorization failure message: {encoded} end"),
-                "Encoded authorization failure message: Zm9vZm9vZm9vZm9vZm9v... end".to_owned(),
-            ),
-            (&"word ".repeat(300), "word ".repeat(100)),
-        ];
-        for (message, expected) in rows {
-            assert_eq!(readable(message, &["s3cr3t-pw"]), expected);
-        }
-    }
-
-    #[test]
-    fn scripts_are_hidden_whole_and_by_line() {
-        let script = "a\n$password = 'x'\r\n}\n";
-        assert_eq!(parts_to_hide(script), [script, "$password = 'x'"]);
-        assert_eq!(readable("bad line $password = 'x' there", &parts_to_hide(script)), "bad line [hidden] there");
-        assert_eq!(parts_to_hide(""), [""; 0]);
-    }
 
     #[test]
     fn the_request_id_is_found_in_the_body() {

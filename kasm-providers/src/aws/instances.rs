@@ -6,9 +6,9 @@ use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateName};
 use kasm_autoscale_core::ports::{Address, Machine, MachineRef, MachineState, Marker, ProviderError};
 
 use super::errors::classify_reason;
-use super::failure::readable;
 use super::request::{TAG_CONFIG, TAG_DEPLOYMENT, TAG_POOL, TAG_SERVER, tag_key};
 use super::settings::AddressChoice;
+use crate::words::readable;
 
 /// The machine; `None` for an instance without an id, which EC2 never sends.
 pub(super) fn machine(instance: &Instance, choice: AddressChoice) -> Option<Machine> {

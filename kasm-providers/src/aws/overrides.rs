@@ -40,6 +40,14 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
+    /// The value that a parameter of the request gets here, by its name on the wire; `None`: it is left as it was.
+    pub(super) fn value(&self, parameter: &str) -> Option<&str> {
+        self.changes.iter().find_map(|change| match change {
+            Change::Set(name, value) if name == parameter => Some(value.as_str()),
+            _ => None,
+        })
+    }
+
     /// Reads the field `overrides`. Every mistake goes into `problems`.
     pub(super) fn read(object: &JsonObject, problems: &mut Vec<Problem>) -> Self {
         let (object, path) = match object.get("instance_config") {

@@ -44,11 +44,13 @@ pub enum Fault {
     ListUntidy,
     /// A find or list fails.
     ReadError,
+    /// A create is refused with an error that repeats the request, start-up data included, as some systems do.
+    Echo,
 }
 
 impl Fault {
     /// Every fault, in the order of the enum.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateError,
         Self::LostBeforeEffect,
         Self::LostAfterEffect,
@@ -61,6 +63,7 @@ impl Fault {
         Self::ListPartial,
         Self::ListUntidy,
         Self::ReadError,
+        Self::Echo,
     ];
 
     /// The fault in the words of settings: `create_error`.
@@ -78,6 +81,7 @@ impl Fault {
             Self::ListPartial => "list_partial",
             Self::ListUntidy => "list_untidy",
             Self::ReadError => "read_error",
+            Self::Echo => "echo",
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct SimMachine {
     pub stopped_at: Option<Timestamp>,
     /// When it is broken for good.
     pub failed_at: Option<Timestamp>,
+    /// A state that no provider's author knew, in which it is until it is deleted.
+    pub strange: Option<String>,
     /// When its deletion was accepted.
     pub delete_requested_at: Option<Timestamp>,
     /// When it is gone, by a delete of ours or by another hand.
@@ -63,6 +65,8 @@ impl SimMachine {
             MachineState::Deleted
         } else if passed(self.delete_requested_at) {
             MachineState::Deleting
+        } else if let Some(word) = &self.strange {
+            MachineState::Unknown(word.clone())
         } else if passed(self.failed_at) {
             MachineState::Failed
         } else if passed(self.stopped_at) {
