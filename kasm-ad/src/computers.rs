@@ -141,7 +141,7 @@ pub(crate) async fn ensure(
         return Ok(found.written());
     }
     match conversation.add(&new.dn.to_string(), &new.values()).await {
-        Ok(()) => made(conversation, &new.dn).await,
+        Ok(()) => made(shared, conversation, &new.dn).await,
         Err(failure @ Failure::Code(19 | 20 | 68, _)) => {
             // An earlier request may have arrived after we looked.
             if let Some(found) = find(shared, conversation, server).await? {
@@ -154,7 +154,7 @@ pub(crate) async fn ensure(
 }
 
 /// What the object that was just made is called.
-async fn made(conversation: &mut Conversation, dn: &Dn) -> Result<ComputerRef, DirectoryError> {
+async fn made(shared: &Shared, conversation: &mut Conversation, dn: &Dn) -> Result<ComputerRef, DirectoryError> {
     let unknown =
         |message: &str| DirectoryError::new(DirectoryErrorKind::Transient, Certainty::Unknown, "notSeen", message);
     let entry = conversation.read(&dn.to_string(), &ATTRIBUTES).await.map_err(|failure| {
@@ -165,8 +165,11 @@ async fn made(conversation: &mut Conversation, dn: &Dn) -> Result<ComputerRef, D
     let entry = entry.ok_or_else(|| {
         unknown("the computer object was made, but the account cannot see it; let it read all properties of computers")
     })?;
-    let reference = reference(&entry);
-    Ok(reference.ok_or_else(|| unknown("the computer object was made, but its objectGUID cannot be read"))?.written())
+    let (Some(reference), Some(set)) = (reference(&entry), password_set(&entry)) else {
+        return Err(unknown("the computer object was made, but its objectGUID or pwdLastSet cannot be read"));
+    };
+    shared.first_passwords().insert(reference.clone(), set);
+    Ok(reference.written())
 }
 
 /// Whose fault it is that the object could not be made: another object's, or a value's.
@@ -246,13 +249,23 @@ fn seen(entry: &Entry) -> Option<SeenComputer> {
 
 /// Whether the password is another than the one the object was made with.
 pub(crate) async fn joined(
+    shared: &Shared,
     conversation: &mut Conversation,
     reference: &Reference,
 ) -> Result<JoinState, DirectoryError> {
     let entry = conversation.read(&reference.dn(), &ATTRIBUTES).await;
-    let Some(entry) = entry.map_err(|failure| explained(Step::Search, &failure))? else { return Ok(JoinState::Absent) };
-    let set = password_set(&entry).ok_or_else(|| unreadable(&entry))?;
-    Ok(if set == reference.password_set { JoinState::Waiting } else { JoinState::Joined })
+    let Some(entry) = entry.map_err(|failure| explained(Step::Search, &failure))? else {
+        shared.first_passwords().remove(reference);
+        return Ok(JoinState::Absent);
+    };
+    let times = (password_set(&entry), entry.text("whenCreated").and_then(generalized_time));
+    let (Some(set), Some(made)) = times else { return Err(unreadable(&entry)) };
+    // 100 nanoseconds since 1601 (MS-DTYP 2.3.3) in seconds since 1970.
+    let set_at = (set / 10_000_000).saturating_sub(11_644_473_600);
+    // A time that this process has seen is exact, but the object alone must do after a restart.
+    let first = shared.first_passwords().get(reference).copied();
+    let changed = first.is_some_and(|first| first != set) || set_at > made + MADE_WITHIN;
+    Ok(if changed { JoinState::Joined } else { JoinState::Waiting })
 }
 
 fn unreadable(entry: &Entry) -> DirectoryError {
@@ -269,16 +282,15 @@ fn password_set(entry: &Entry) -> Option<u64> {
     entry.text("pwdLastSet")?.parse().ok()
 }
 
-/// What an object is called, and when its first password was set. One whose password was set later than itself was made has
-/// joined; when its first one was set is not known any more.
+/// What an object is called.
 pub(crate) fn reference(entry: &Entry) -> Option<Reference> {
-    let guid = mark::guid(entry.bytes("objectGUID")?)?;
-    let set = password_set(entry)?;
-    let made = generalized_time(entry.text("whenCreated")?)?;
-    // 100 nanoseconds since 1601 (MS-DTYP 2.3.3) in seconds since 1970.
-    let set_at = (set / 10_000_000).saturating_sub(11_644_473_600);
-    let with_the_object = set_at <= made + MADE_WITHIN;
-    Some(Reference { guid, password_set: if with_the_object { set } else { 0 } })
+    Some(Reference(mark::guid(entry.bytes("objectGUID")?)?))
+}
+
+/// Whether everything can be read that is decided by.
+pub(crate) fn is_readable(entry: &Entry) -> bool {
+    let made = entry.text("whenCreated").and_then(generalized_time);
+    reference(entry).is_some() && password_set(entry).is_some() && made.is_some()
 }
 
 /// How long after its object a password may be set and still be the first one, in seconds. Times of objects are whole
@@ -309,3 +321,7 @@ pub(crate) fn known(computer: &ComputerRef) -> Result<Reference, DirectoryError>
         error
     })
 }
+
+#[cfg(test)]
+#[path = "computers_tests.rs"]
+mod tests;

@@ -20,8 +20,6 @@ const DOMAIN_SCOPE: &str = "1.2.840.113556.1.4.1339";
 /// Results in pages (RFC 2696).
 const PAGED_RESULTS: &str = "1.2.840.113556.1.4.319";
 
-/// Entries in one page. Active Directory's own limit is 1000 (MS-ADTS 3.1.1.3.4.6, MaxPageSize).
-const PAGE_SIZE: u16 = 500;
 /// The most entries a search collects.
 const ENTRIES_MAX: usize = 100_000;
 
@@ -111,11 +109,13 @@ pub(crate) struct Conversation {
     connection: Encrypted,
     /// How long each operation may take.
     within: Duration,
+    /// Entries in one page.
+    page_size: u16,
 }
 
 impl Conversation {
-    pub(crate) fn over(connection: Encrypted, within: Duration) -> Self {
-        Self { connection, within }
+    pub(crate) fn over(connection: Encrypted, within: Duration, page_size: u16) -> Self {
+        Self { connection, within, page_size }
     }
 
     /// Logs in with a simple bind.
@@ -208,7 +208,7 @@ impl Conversation {
         let paged = RawControl {
             ctype: PAGED_RESULTS.to_owned(),
             crit: depth != Depth::Base,
-            val: Some(ber::page_request(PAGE_SIZE, cookie)),
+            val: Some(ber::page_request(self.page_size, cookie)),
         };
         let quiet = RawControl { ctype: DOMAIN_SCOPE.to_owned(), crit: false, val: None };
         let filter = filter.to_string();
@@ -235,7 +235,7 @@ impl Conversation {
     /// Why there was no answer. The library's own texts are left out where they could repeat a request.
     fn failure(&self, error: &LdapError) -> Failure {
         if let Some(trouble) = self.connection.trouble() {
-            return Failure::Malformed(trouble);
+            return trouble;
         }
         match error {
             LdapError::Io { source } => Failure::Network(clean(&source.to_string(), None)),

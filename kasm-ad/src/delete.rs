@@ -22,8 +22,21 @@ pub(crate) async fn delete(
     reference: &Reference,
     recursive: bool,
 ) -> Result<(), DirectoryError> {
-    let Some(entry) = look(conversation, reference).await? else { return Ok(()) };
-    ours(shared, &entry)?;
+    if let Some(entry) = look(conversation, reference).await? {
+        ours(shared, &entry)?;
+        remove(shared, conversation, reference, &entry, recursive).await?;
+    }
+    shared.first_passwords().remove(reference);
+    Ok(())
+}
+
+async fn remove(
+    shared: &Shared,
+    conversation: &mut Conversation,
+    reference: &Reference,
+    entry: &Entry,
+    recursive: bool,
+) -> Result<(), DirectoryError> {
     match conversation.delete(&reference.dn(), false).await {
         Ok(()) | Err(Failure::Code(32, _)) => Ok(()),
         Err(Failure::Code(66, text)) if !recursive => {
@@ -32,10 +45,10 @@ pub(crate) async fn delete(
             Err(error)
         }
         Err(Failure::Code(66, _)) if shared.settings.keep_recovery_keys => {
-            leaf_by_leaf(conversation, reference, &entry).await
+            leaf_by_leaf(conversation, reference, entry).await
         }
-        Err(Failure::Code(66, _)) => tree(conversation, reference, &entry).await,
-        Err(failure) => Err(denied_here(&entry, &failure)),
+        Err(Failure::Code(66, _)) => tree(conversation, reference, entry).await,
+        Err(failure) => Err(denied_here(entry, &failure)),
     }
 }
 
@@ -107,8 +120,10 @@ async fn leaf_by_leaf(
     if below.entries.iter().any(is_key) {
         return kept("BitLocker recovery keys lie below it");
     }
-    if !below.complete {
-        return kept("not everything below it can be seen");
+    // What may be listed but not read is what nobody wants to lose.
+    let is_hidden = |entry: &Entry| entry.texts("objectClass").is_empty();
+    if !below.complete || below.entries.iter().any(is_hidden) {
+        return kept("not everything below it can be read");
     }
     let mut parts: Vec<(usize, &str)> = Vec::with_capacity(below.entries.len());
     for found in &below.entries {

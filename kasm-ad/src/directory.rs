@@ -1,7 +1,8 @@
 //! [`ActiveDirectory`]: the core's port over one LDAP config, and the conversations it is made of.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use crate::computers::NewComputer;
 use crate::conversation::Conversation;
 use crate::dn::Dn;
 use crate::errors::{Failure, Step, explained};
+use crate::mark::Reference;
 use crate::settings::LdapSettings;
 use crate::transport::{Endpoint, Plain};
 
@@ -27,7 +29,7 @@ const CONVERSATIONS_MAX: usize = 16;
 
 /// One Active Directory domain, as one LDAP config describes it. Cheap to clone.
 ///
-/// Every call is a conversation of its own: connect, encrypt, log in, ask. Nothing is remembered in between.
+/// Every call is a conversation of its own: connect, encrypt, log in, ask. No answer is remembered.
 #[derive(Clone)]
 pub struct ActiveDirectory {
     pub(crate) shared: Arc<Shared>,
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) domain: String,
     endpoint: Endpoint,
     turns: Semaphore,
+    first_passwords: Mutex<BTreeMap<Reference, u64>>,
 }
 
 impl std::fmt::Debug for ActiveDirectory {
@@ -65,7 +68,16 @@ impl ActiveDirectory {
             )]
         })?;
         let turns = Semaphore::new(CONVERSATIONS_MAX);
-        Ok(Self { shared: Arc::new(Shared { settings, deployment, domain, endpoint, turns }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                settings,
+                deployment,
+                domain,
+                endpoint,
+                turns,
+                first_passwords: Mutex::default(),
+            }),
+        })
     }
 
     /// The settings.
@@ -117,13 +129,20 @@ impl ActiveDirectory {
 }
 
 impl Shared {
+    /// `pwdLastSet` of the objects that this process has made and that have not been deleted. A machine that joins within
+    /// seconds is seen by it; others are seen without.
+    pub(crate) fn first_passwords(&self) -> MutexGuard<'_, BTreeMap<Reference, u64>> {
+        // Nothing that panics holds it.
+        self.first_passwords.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A conversation in which nobody has logged in yet.
     pub(crate) async fn connect(&self) -> Result<Conversation, DirectoryError> {
         let within = self.settings.timeout;
         let failed = |failure| explained(Step::Connect, &failure);
         let plain = Plain::connect(&self.endpoint, within).await.map_err(failed)?;
         let encrypted = plain.encrypt(&self.endpoint, within).await.map_err(failed)?;
-        Ok(Conversation::over(encrypted, within))
+        Ok(Conversation::over(encrypted, within, self.settings.page_size))
     }
 }
 
@@ -189,8 +208,8 @@ impl Directory for ActiveDirectory {
 
     async fn joined(&self, computer: &ComputerRef) -> Result<JoinState, DirectoryError> {
         let reference = crate::computers::known(computer)?;
-        self.converse(Step::Search, move |_, mut conversation| async move {
-            crate::computers::joined(&mut conversation, &reference).await
+        self.converse(Step::Search, move |shared, mut conversation| async move {
+            crate::computers::joined(&shared, &mut conversation, &reference).await
         })
         .await
     }

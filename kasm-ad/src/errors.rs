@@ -270,3 +270,7 @@ pub(crate) fn clean(text: &str, secret: Option<&str>) -> String {
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || odd(c)).filter(|word| !word.is_empty()).collect();
     words.join(" ")
 }
+
+#[cfg(test)]
+#[path = "errors_tests.rs"]
+mod tests;

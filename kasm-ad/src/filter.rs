@@ -290,9 +290,10 @@ fn is_attribute(name: &str) -> bool {
 
 /// `attribute`, `attribute:dn`, `attribute:rule`, `attribute:dn:rule`, `:rule` or `:dn:rule` (RFC 4515 §3).
 fn is_rule(text: &str) -> bool {
-    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-    (is_attribute(name) || (name.is_empty() && !rest.is_empty()))
-        && (rest.is_empty() || rest.split(':').all(is_attribute))
+    match text.split_once(':') {
+        None => is_attribute(text),
+        Some((name, rest)) => (name.is_empty() || is_attribute(name)) && rest.split(':').all(is_attribute),
+    }
 }
 
 /// A value in which an asterisk has no meaning must have it escaped.

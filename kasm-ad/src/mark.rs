@@ -49,30 +49,25 @@ fn computers(beginning: String) -> Filter {
     Filter::And(vec![Filter::equals("sAMAccountType", "805306369"), Filter::starts_with(ATTRIBUTE, beginning)])
 }
 
-/// What a [`ComputerRef`] holds: the object's GUID and when its password was set as it was made.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Reference {
-    /// In the textual form, as in `0b5a3e5e-....`.
-    pub(crate) guid: String,
-    /// `pwdLastSet` as the object was made with; 0 when only a later one was seen.
-    pub(crate) password_set: u64,
-}
+/// What a [`ComputerRef`] holds: the object's GUID, in the textual form. It is the same for as long as the object is there, whatever
+/// becomes of it, so that equal references are the same object.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Reference(pub(crate) String);
 
 impl Reference {
     pub(crate) fn written(&self) -> ComputerRef {
-        ComputerRef(format!("{}/{}", self.guid, self.password_set))
+        ComputerRef(self.0.clone())
     }
 
     pub(crate) fn read(reference: &ComputerRef) -> Option<Self> {
-        let (guid, password_set) = reference.0.split_once('/')?;
         // A GUID goes into a name that is sent, so it must be one.
-        guid.parse::<DeploymentId>().ok()?;
-        Some(Self { guid: guid.to_owned(), password_set: password_set.parse().ok()? })
+        let guid = reference.0.parse::<DeploymentId>().ok()?;
+        Some(Self(guid.to_string()))
     }
 
     /// The name under which the object is found wherever it is moved to (MS-ADTS 3.1.1.3.1.2.4).
     pub(crate) fn dn(&self) -> String {
-        format!("<GUID={}>", self.guid)
+        format!("<GUID={}>", self.0)
     }
 }
 
@@ -84,3 +79,7 @@ pub(crate) fn guid(bytes: &[u8]) -> Option<String> {
     bytes[6..8].reverse();
     Some(DeploymentId::from_bytes(bytes).to_string())
 }
+
+#[cfg(test)]
+#[path = "mark_tests.rs"]
+mod tests;

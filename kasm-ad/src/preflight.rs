@@ -82,7 +82,7 @@ async fn reading(shared: &Shared, talk: &mut Conversation, probe: &Probe) -> Res
             findings.push(missing("right to read computers", format!("the account cannot see {dn}, which it has made")))
         }
         Some(entry) => {
-            if computers::reference(&entry).is_none() {
+            if !computers::is_readable(&entry) {
                 let text = "the account cannot read objectGUID, pwdLastSet or whenCreated of computers".to_owned();
                 findings.push(missing("right to read computers", text));
             }

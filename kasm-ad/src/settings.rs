@@ -28,6 +28,7 @@ const GROUP_FILTER: &str = "(&(objectClass=group)(member:1.2.840.113556.1.4.1941
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
 const CALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const VISIBILITY_LAG: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const PAGE_SIZE: RangeInclusive<u64> = 10..=1000;
 const POLL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 const URL_RULE: &str =
@@ -146,6 +147,8 @@ pub struct LdapSettings {
     pub call_timeout: Duration,
     /// How long an object that was made may be missing from answers: replication between domain controllers.
     pub visibility_lag: Duration,
+    /// How many objects a page of a list has: 10 to 1000, the most that Active Directory gives at once by default.
+    pub page_size: u16,
     /// How often to ask whether a machine has joined.
     pub poll_busy: Duration,
     /// How often to list the objects of ours.
@@ -172,13 +175,15 @@ impl LdapSettings {
             timeout: Duration::from_secs(10),
             call_timeout: Duration::from_secs(60),
             visibility_lag: Duration::from_secs(30),
+            page_size: 500,
             poll_busy: Duration::from_secs(5),
             poll_idle: Duration::from_secs(300),
         }
     }
 
     /// Reads the fields `url`, `bind_dn`, `search_base`, `search_filter`, `group_filter`, `required_groups`, `subtree`, `enabled`, `ca_file`,
-    /// `computer_base`, `keep_recovery_keys`, `domain`, `timeout`, `call_timeout`, `visibility_lag`, `poll_busy` and `poll_idle`. In filters,
+    /// `computer_base`, `keep_recovery_keys`, `domain`, `timeout`, `call_timeout`, `visibility_lag`, `page_size`,
+    /// `poll_busy` and `poll_idle`. In filters,
     /// `{0}` is taken for `{username}` or `{user_dn}`, as Kasm writes it. The caller brings the password of `bind_dn`, since only it
     /// knows where secrets are kept, and calls [`Fields::finish`].
     pub fn read(fields: &mut Fields<'_>, bind_password: SecretString) -> Option<Self> {
@@ -204,6 +209,7 @@ impl LdapSettings {
         let timeout = fields.span("timeout", TIMEOUT);
         let call_timeout = fields.span("call_timeout", CALL_TIMEOUT);
         let visibility_lag = fields.span("visibility_lag", VISIBILITY_LAG);
+        let page_size = fields.integer("page_size", PAGE_SIZE);
         let poll_busy = fields.span("poll_busy", POLL);
         let poll_idle = fields.span("poll_idle", POLL);
 
@@ -221,6 +227,7 @@ impl LdapSettings {
         settings.timeout = timeout.unwrap_or(settings.timeout);
         settings.call_timeout = call_timeout.unwrap_or(settings.call_timeout);
         settings.visibility_lag = visibility_lag.unwrap_or(settings.visibility_lag);
+        settings.page_size = page_size.unwrap_or(settings.page_size);
         settings.poll_busy = poll_busy.unwrap_or(settings.poll_busy);
         settings.poll_idle = poll_idle.unwrap_or(settings.poll_idle);
         let problems = settings.problems();
@@ -244,6 +251,12 @@ impl LdapSettings {
             "domain",
             "nothing".to_owned(),
             "the DNS name of the domain, since `search_base` has no DC parts to take it from",
+        );
+        rule(
+            PAGE_SIZE.contains(&self.page_size.into()),
+            "page_size",
+            self.page_size.to_string(),
+            "a whole number from 10 to 1000",
         );
         let given = format!("{:?}", self.timeout);
         rule(self.timeout <= self.call_timeout, "timeout", given, "not more than `call_timeout`");
@@ -331,3 +344,7 @@ fn domain_name(text: &str) -> Result<String, String> {
     let fits = text.len() <= 253 && text.split('.').all(label);
     if fits { Ok(text.to_ascii_lowercase()) } else { Err("a DNS name, as in \"corp.example\"".to_owned()) }
 }
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

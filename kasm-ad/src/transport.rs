@@ -170,7 +170,7 @@ pub(crate) struct Encrypted {
     pub(crate) ldap: Ldap,
     driver: JoinHandle<()>,
     carrier: JoinHandle<()>,
-    trouble: Arc<OnceLock<String>>,
+    trouble: Arc<OnceLock<Failure>>,
 }
 
 impl Encrypted {
@@ -191,8 +191,8 @@ impl Encrypted {
         Ok(Self { ldap, driver, carrier, trouble })
     }
 
-    /// What was wrong with what the server sent, if anything.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    /// Why nothing more comes from the server, if that is known.
+    pub(crate) fn trouble(&self) -> Option<Failure> {
         self.trouble.get().cloned()
     }
 }
@@ -205,15 +205,16 @@ impl Drop for Encrypted {
 }
 
 /// Carries bytes both ways until either side ends.
-async fn carry(stream: TlsStream<TcpStream>, ours: UnixStream, trouble: Arc<OnceLock<String>>) {
+async fn carry(stream: TlsStream<TcpStream>, ours: UnixStream, trouble: Arc<OnceLock<Failure>>) {
     let (from_server, to_server) = tokio::io::split(stream);
-    let (from_client, to_client) = ours.into_split();
+    // Lives until the trouble is written down: whoever sees the end of the stream asks for it.
+    let (from_client, mut to_client) = ours.into_split();
     tokio::select! {
         () = send(from_client, to_server) => (),
-        result = receive(from_server, to_client) => {
-            if let Err(text) = result {
+        result = receive(from_server, &mut to_client) => {
+            if let Err(failure) = result {
                 // The first trouble is the one that counts.
-                let _ = trouble.set(text);
+                let _ = trouble.set(failure);
             }
         }
     }
@@ -232,25 +233,32 @@ async fn send(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin)
 }
 
 /// Passes on whole messages that have been looked at, and no others.
-async fn receive(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), String> {
+async fn receive(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> Result<(), Failure> {
+    let broken = |error: io::Error| match error.kind() {
+        // Whoever cuts a connection does not say good-bye as TLS wants it (RFC 8446 §6.1).
+        io::ErrorKind::UnexpectedEof => Failure::Network("the server closed the connection".to_owned()),
+        _ => Failure::Network(clean(&error.to_string(), None)),
+    };
     let mut waiting = Vec::new();
     let mut received = 0_usize;
     let mut chunk = vec![0; 16 << 10];
     loop {
-        let read = from.read(&mut chunk).await.map_err(|error| clean(&error.to_string(), None))?;
+        let read = from.read(&mut chunk).await.map_err(broken)?;
         if read == 0 {
-            return if waiting.is_empty() { Ok(()) } else { Err("the server stopped within a message".to_owned()) };
+            return Ok(());
         }
         received += read;
         if received > RECEIVED_MAX {
-            return Err(format!("the server sent more than {RECEIVED_MAX} bytes"));
+            return Err(Failure::Malformed(format!("the server sent more than {RECEIVED_MAX} bytes")));
         }
         waiting.extend_from_slice(&chunk[..read]);
         let mut done = 0;
-        while let Some(length) = ber::message(&waiting[done..]).map_err(|error| error.to_string())? {
+        while let Some(length) =
+            ber::message(&waiting[done..]).map_err(|error| Failure::Malformed(error.to_string()))?
+        {
             done += length;
         }
-        to.write_all(&waiting[..done]).await.map_err(|error| error.to_string())?;
+        to.write_all(&waiting[..done]).await.map_err(broken)?;
         waiting.drain(..done);
     }
 }

@@ -250,3 +250,7 @@ async fn prove(
         Err(failure) => Err(explained(Step::Bind, &failure)),
     }
 }
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+mod tests;

@@ -80,3 +80,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn within_is_below_or_the_same() {
+    let base = dn("OU=Desktops,DC=example,DC=local");
+    assert!(dn("ou=desktops,dc=EXAMPLE,dc=local").is_within(&base));
+    assert!(dn("CN=x,OU=Desktops,DC=example,DC=local").is_within(&base));
+    assert!(!dn("DC=example,DC=local").is_within(&base));
+    assert!(!dn("OU=Desktop,DC=example,DC=local").same_as(&base));
+    assert_eq!(base.domain_part(), Some(dn("DC=example,DC=local")));
+    assert_eq!(dn("O=x").domain_part(), None);
+}

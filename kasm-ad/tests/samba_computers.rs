@@ -95,19 +95,25 @@ async fn a_windows_machine_joins_once_with_its_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reference_found_after_the_join_says_joined_too() {
+async fn a_reference_stays_the_same_and_another_process_sees_the_join_too() {
     let Some(samba) = Samba::shared() else { return };
     let directory = directory(settings(&samba));
     let server = server(14, 1);
     let made = enroll(&directory, server).await;
+    let restarted = world::directory(settings(&samba));
+    assert_eq!(restarted.joined(&made).await, Ok(JoinState::Waiting));
     // A machine takes longer than that to start.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    let name = server.machine_name();
-    samba
-        .join_with_netlogon(name.as_str(), password(&server).expose_secret(), "N3w-Machine-Passw0rd-x9")
-        .expect("joined");
-    let found = directory.find_computer(&server).await.expect("an answer").expect("the object");
-    assert_eq!(directory.joined(&found).await, Ok(JoinState::Joined));
-    assert_eq!(directory.joined(&made).await, Ok(JoinState::Joined));
-    directory.delete_computer(&found, false).await.expect("deleted");
+    let (name, password) = (server.machine_name(), password(&server));
+    samba.join_with_netlogon(name.as_str(), password.expose_secret(), "N3w-Machine-Passw0rd-x9").expect("joined");
+    for directory in [&directory, &restarted] {
+        assert_eq!(directory.joined(&made).await, Ok(JoinState::Joined));
+        // What is listed is what was made: an object under another reference would be an orphan.
+        assert_eq!(directory.find_computer(&server).await, Ok(Some(made.clone())));
+        let listing = directory.list_computers(&server.pool).await.expect("a list");
+        let seen: Vec<_> = listing.computers.iter().map(|computer| &computer.reference).collect();
+        assert_eq!(seen, [&made]);
+    }
+    restarted.delete_computer(&made, false).await.expect("deleted");
+    assert_eq!(directory.joined(&made).await, Ok(JoinState::Absent));
 }

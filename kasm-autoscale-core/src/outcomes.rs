@@ -177,7 +177,11 @@ impl State {
 
     /// A look-up that began at `began` has come back. Its answer may be as old as that, so absence counts from there.
     fn found(&mut self, id: ServerId, machine: Option<Machine>, began: Timestamp) {
-        if let Some(machine) = machine {
+        // A provider may show another installation's machine, with that installation's mark on it. It is none of ours.
+        let pool = (self.row.spec.deployment, self.row.spec.id);
+        let is_ours =
+            |machine: &Machine| machine.marker.as_ref().is_none_or(|marker| (marker.deployment, marker.pool) == pool);
+        if let Some(machine) = machine.filter(is_ours) {
             self.observe(id, &machine);
             return;
         }

@@ -407,3 +407,18 @@ fn a_server_is_gone_for_good() {
     let created = lab.host.command("create", None).expect("another one is made in its place");
     assert_eq!(lab.host.server_of(&created.action), Some(srv(2)), "its number is not used again");
 }
+
+/// A copy of an installation, made for tests from its database, has the same pools and servers, and another deployment id.
+#[test]
+fn another_installations_machine_is_never_taken_for_ours() {
+    let mut theirs = seen(MachineState::Running);
+    theirs.marker.as_mut().expect("a mark").deployment = kasm_autoscale_core::id::DeploymentId::from_bytes([0xEE; 16]);
+    let mut lab = Lab::new();
+    lab.reach(Creating);
+    lab.finish("create", failed(Certainty::Unknown));
+    lab.finish("find", Outcome::Found(Ok(Some(theirs.clone()))));
+    assert_eq!(lab.at, Some(Creating), "not adopted");
+    lab.wait(secs(60));
+    lab.finish("find", Outcome::Found(Ok(Some(theirs))));
+    assert_eq!(lab.at, Some(Gone), "no machine of ours was made");
+}

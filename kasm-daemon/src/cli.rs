@@ -41,8 +41,9 @@ pub enum Action {
         /// The config file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// Ask those the file speaks of as well: whether they answer, and whether their accounts have the rights they need.
-        /// Makes a computer object in each organisational unit and removes it again.
+        /// Ask those the file speaks of as well: whether the providers could make the machines of every config now, whether
+        /// directories answer, and whether our accounts have the rights they need. Makes a computer object in each
+        /// organisational unit and removes it again; of providers it only reads.
         #[arg(long)]
         online: bool,
     },

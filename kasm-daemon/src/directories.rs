@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kasm_ad::{ActiveDirectory, AuthError, LdapSettings};
 use kasm_autoscale_core::fields::{Fields, Problem};
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName};
-use kasm_autoscale_core::ports::{Directories, Directory};
+use kasm_autoscale_core::ports::{Directories, Directory, DirectoryFacts};
 use secrecy::SecretString;
 
 use crate::file::LdapConfig;
@@ -56,9 +56,9 @@ impl DirectoryRegistry {
         self.0.insert(name, directory);
     }
 
-    /// All of them, by name.
-    pub fn all(&self) -> impl Iterator<Item = (&DirectoryName, &Arc<dyn Directory>)> {
-        self.0.iter()
+    /// Every directory with what it is.
+    pub fn known(&self) -> Vec<(DirectoryName, DirectoryFacts)> {
+        self.0.iter().map(|(name, directory)| (name.clone(), directory.describe())).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! of the step has happened, and the pool is read anew from the store.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kasm_autoscale_core::command::{Action, Command, Outcome};
@@ -153,12 +153,26 @@ impl Default for CallLimits {
 struct Turns {
     calls: Semaphore,
     probes: Semaphore,
+    /// One for each directory, so that one which is slow does not hold up what others are asked.
+    directories: Mutex<BTreeMap<DirectoryName, Arc<Semaphore>>>,
+    directory_calls: usize,
 }
 
 impl Turns {
     fn new(limits: CallLimits) -> Self {
         let places = |count| Semaphore::new(usize::try_from(count).unwrap_or(Semaphore::MAX_PERMITS));
-        Self { calls: places(limits.calls), probes: places(limits.probes) }
+        Self {
+            calls: places(limits.calls),
+            probes: places(limits.probes),
+            directories: Mutex::default(),
+            directory_calls: usize::try_from(limits.directory_calls).unwrap_or(Semaphore::MAX_PERMITS),
+        }
+    }
+
+    fn of_directory(&self, name: &DirectoryName) -> Arc<Semaphore> {
+        // A panic while the lock is held leaves the map whole: it is changed in one call.
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.entry(name.clone()).or_insert_with(|| Arc::new(Semaphore::new(self.directory_calls))).clone()
     }
 }
 
@@ -181,7 +195,7 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self) {
-        self.introduce_providers();
+        self.introduce();
         let mut looks: Vec<Look> = Vec::new();
         loop {
             if !self.pending.is_empty() || self.is_due() {
@@ -206,9 +220,12 @@ impl Driver {
         drop(tokio::time::timeout(self.world.calls.grace, self.commands.wait()).await);
     }
 
-    fn introduce_providers(&mut self) {
-        let known = self.world.providers.known().into_iter();
-        self.pending.extend(known.map(|(name, capabilities)| Fact::ProviderKnown(name, capabilities).into()));
+    /// Tells the pool whom it may ask.
+    fn introduce(&mut self) {
+        let providers = self.world.providers.known().into_iter();
+        self.pending.extend(providers.map(|(name, capabilities)| Fact::ProviderKnown(name, capabilities).into()));
+        let directories = self.world.directories.known().into_iter();
+        self.pending.extend(directories.map(|(name, facts)| Fact::DirectoryKnown(name, facts).into()));
     }
 
     fn is_due(&self) -> bool {
@@ -282,7 +299,7 @@ impl Driver {
                     self.pool = pool;
                     // Facts that came in meanwhile are still to be taken; the outcomes of the old pool's commands mean
                     // nothing to the new one, which looks for itself.
-                    self.introduce_providers();
+                    self.introduce();
                     return;
                 }
                 Err(error) => {
@@ -334,7 +351,12 @@ impl Driver {
 
 /// Carries a command out within its time, once it is its turn.
 async fn timed(pool: PoolId, command: &Command, world: &World, turns: &Turns) -> Outcome {
-    let turn = if matches!(command.action, Action::Probe { .. }) { &turns.probes } else { &turns.calls };
+    let directory = command.action.directory().map(|name| turns.of_directory(name));
+    let turn = match (&directory, &command.action) {
+        (Some(directory), _) => directory,
+        (None, Action::Probe { .. }) => &turns.probes,
+        (None, _) => &turns.calls,
+    };
     let Ok(Ok(_turn)) = tokio::time::timeout(command.timeout, turn.acquire()).await else {
         return not_sent(&command.action);
     };

@@ -285,6 +285,8 @@ pub struct DeclaredPool {
     pub settings: JsonObject,
     /// Its autoscale configs, in the order of the file.
     pub configs: Vec<ConfigSpec>,
+    /// Where the table of each config is, in the same order; may be empty where there is no file.
+    pub config_places: Vec<Place>,
 }
 
 /// What is logged, and how.

@@ -8,7 +8,7 @@ use kasm_autoscale_core::execute::{Ports, check_config};
 use kasm_autoscale_core::id::{ConfigName, PoolId, PoolName, ProviderName};
 use kasm_autoscale_core::input::{Answer, Fact, Refusal};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::ports::{Capabilities, Directories, Prober, Providers, Secrets, VmProvider};
+use kasm_autoscale_core::ports::{Capabilities, Prober, Providers, Secrets, VmProvider};
 use kasm_autoscale_core::row::RestoreError;
 use kasm_autoscale_core::token::{DeploymentKey, TokenError, verify_checkin_token};
 use thiserror::Error;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::directories::DirectoryRegistry;
 use crate::driver::{AskError, CallLimits, PoolHandle, spawn};
 use crate::file::DeclaredPool;
 use crate::metrics::Metrics;
@@ -30,7 +31,7 @@ pub struct World {
     /// Who makes machines.
     pub providers: Registry,
     /// Where machines join their domains.
-    pub directories: Arc<dyn Directories>,
+    pub directories: DirectoryRegistry,
     /// Probes connection ports.
     pub prober: Arc<dyn Prober>,
     /// Keeps secrets.
@@ -48,7 +49,7 @@ impl World {
     pub fn ports(&self) -> Ports<'_> {
         Ports {
             providers: &self.providers,
-            directories: &*self.directories,
+            directories: &self.directories,
             prober: &*self.prober,
             secrets: &*self.secrets,
             key: &self.key,
@@ -310,7 +311,7 @@ impl Host {
 
     /// Every mistake in a config that its provider and the host's secrets can show.
     pub fn check_config(&self, spec: &ConfigSpec) -> Vec<Problem> {
-        check_config(spec, &self.world.key, &self.world.providers, &*self.world.directories, &*self.world.secrets)
+        check_config(spec, &self.world.key, &self.world.providers, &self.world.directories, &*self.world.secrets)
     }
 
     /// Sets a config of a pool, whether it was there before or not.

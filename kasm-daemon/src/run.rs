@@ -27,7 +27,7 @@ use crate::file::{
 };
 use crate::host::{Host, HostError, Registry, World};
 use crate::metrics::Metrics;
-use crate::preflight;
+use crate::preflight::{self, Looked};
 use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
@@ -112,24 +112,44 @@ pub async fn check(path: &Path) -> Checked {
     }
 }
 
-/// As [`check`]; if the file has no mistakes, also asks what it speaks of: whether the directories answer, and whether their
-/// accounts may do what they have to.
+/// As [`check`]; if the file has no mistakes, also asks what it speaks of: whether the providers could make the machines of
+/// every config now, whether the directories answer, and whether our accounts may do what they have to.
 pub async fn check_online(path: &Path) -> Checked {
     let mut checked = check(path).await;
     let Ok((config, _)) = load_checked(path) else { return checked };
     let environment = Environment::of_process();
+    // Rights may be bound to it. A store that is in use or not there yet is left alone.
+    let deployment = SqliteStore::deployment_of(&config.store.0).unwrap_or_else(|| {
+        checked.text += &format!(
+            "\nnote: the deployment id in {} cannot be read now, so rights bound to it are asked for with zeros",
+            config.store.0.display()
+        );
+        DeploymentId::from_bytes([0; 16])
+    });
+    let mut looks = look_at_providers(&config, deployment, &environment).await;
     let units = preflight::units(&config.pools);
-    let mut looks = vec![];
     for (name, ldap) in &config.ldap {
-        match directories::build(ldap, DeploymentId::from_bytes([0; 16]), &environment) {
+        match directories::build(ldap, deployment, &environment) {
             Ok(directory) => looks.extend(preflight::directory(name, &directory, units.get(name)).await),
             // It was right a moment ago; a secret that has gone since is told by the next `check`.
-            Err(problems) => checked.text += &format!("\n{problems:?}"),
+            Err(problems) => looks.push(Looked::broken(format!("ldap.{name}"), &problems)),
         }
     }
     let (lines, sound) = preflight::told(&looks);
     let text = lines.into_iter().fold(checked.text, |text, line| text + "\n" + &line);
     Checked { text, sound: checked.sound && sound }
+}
+
+async fn look_at_providers(config: &DaemonConfig, deployment: DeploymentId, environment: &Environment) -> Vec<Looked> {
+    let (mut registry, mut broken) = (Registry::default(), vec![]);
+    for (name, provider) in &config.providers {
+        match build(provider, deployment, environment).await {
+            Ok(built) => registry.add(name.clone(), built),
+            Err(problems) => broken.push(Looked::broken(format!("{}: provider.{name}", provider.place), &problems)),
+        }
+    }
+    broken.extend(preflight::providers(&config.pools, &config.providers, &registry).await);
+    broken
 }
 
 /// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.
@@ -246,7 +266,7 @@ async fn world(
         clock: Clock::start(),
         store,
         providers,
-        directories: Arc::new(known),
+        directories: known,
         prober: Arc::new(NetProber::new(AddressGuard::Any)),
         secrets: Arc::new(secrets),
         key,

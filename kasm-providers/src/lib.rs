@@ -8,3 +8,8 @@ pub mod azure;
 pub mod simulated;
 #[cfg(any(feature = "aws", feature = "azure", feature = "simulated"))]
 mod words;
+
+/// The example of the guide is compiled with the documentation's own.
+#[cfg(all(doctest, feature = "simulated"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

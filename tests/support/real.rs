@@ -149,7 +149,7 @@ impl Process {
     }
 
     /// Sends a signal to the whole group. The shell does it, since the standard library cannot.
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let script = format!("kill -s {name} -- -{}", self.child.id());
         // The group may be gone already; that is what is wanted, and no news.
         let _ = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::null()).status();

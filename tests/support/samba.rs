@@ -87,12 +87,22 @@ impl Samba {
 
     /// A domain controller of one's own, as it is when the domain has just been made.
     pub(crate) fn start(certificate: Certificate) -> Option<Self> {
+        Self::start_changed(certificate, "")
+    }
+
+    /// The same, with the changes of an LDIF made before it starts: those of the schema are not seen later.
+    pub(crate) fn start_changed(certificate: Certificate, ldif: &str) -> Option<Self> {
         let programs = programs()?;
         let template = template();
         // Another program may take the free address before Samba does: then Samba ends, and another is tried.
         for _ in 0..3 {
             let folder = tempfile::tempdir().expect("a folder");
             copy(&template, &folder.path().join("dc"));
+            if !ldif.is_empty() {
+                let conf = folder.path().join("dc/etc/smb.conf");
+                let output = run(Command::new("/usr/bin/python3").arg(script()).arg("modify").arg(conf), ldif);
+                assert!(output.status.success(), "not changed: {}", text(&output));
+            }
             let started = Self::start_in(folder, certificate, &programs);
             if started.is_some() {
                 return started;
@@ -134,6 +144,16 @@ impl Samba {
     pub(crate) fn url(&self) -> String {
         let (address, port) = self.ldaps();
         format!("ldaps://{address}:{port}")
+    }
+
+    /// Lets it fall silent: connections are taken and never answered.
+    pub(crate) fn pause(&self) {
+        self.controller.signal("STOP");
+    }
+
+    /// Lets it go on where it fell silent.
+    pub(crate) fn resume(&self) {
+        self.controller.signal("CONT");
     }
 
     /// Where StartTLS is spoken.
@@ -235,6 +255,16 @@ impl Samba {
         run(&mut kinit, &format!("{password}\n")).status.success()
     }
 
+    /// Makes the changes of an LDIF as this account, over LDAPS, by OpenLDAP's client.
+    ///
+    /// # Errors
+    /// What the directory says.
+    pub(crate) fn modify_as(&self, account: &str, password: &str, ldif: &str) -> Result<(), String> {
+        let mut modify = Command::new("ldapmodify");
+        modify.args(["-x", "-H", &self.url(), "-D", account, "-w", password]).env("LDAPTLS_CACERT", self.ca_file());
+        succeeded(&run(&mut modify, ldif))
+    }
+
     fn kerberos_config(&self) -> PathBuf {
         let address = self.inner_address();
         let text = format!(
@@ -275,6 +305,7 @@ fn programs() -> Option<Programs> {
     find("adcli", "KASM_REAL_ADCLI")?;
     find("kinit", "KASM_REAL_KINIT")?;
     find("openssl", "KASM_REAL_OPENSSL")?;
+    find("ldapmodify", "KASM_REAL_LDAPMODIFY")?;
     find("unshare", "KASM_REAL_UNSHARE")?;
     if !Path::new(SETUP).is_file() {
         crate::real::skip("samba-ad-provision", INSTALL);
@@ -294,7 +325,6 @@ fn script() -> PathBuf {
 }
 
 /// The folder with the domain as it was made, made by whoever needs it first. Test programs run side by side, so it is locked.
-#[expect(clippy::disallowed_methods, reason = "a template does not last for ever")]
 fn template() -> PathBuf {
     let user = fs::metadata("/proc/self").expect("/proc is there").uid();
     let root = Path::new(env!("CARGO_TARGET_TMPDIR"));

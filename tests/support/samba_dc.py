@@ -8,6 +8,7 @@ Runs with the system's interpreter, to which Debian's python3-samba belongs.
   modify SMB_CONF                     makes the changes of an LDIF on standard input
   allow SMB_CONF ACCOUNT DN ACE       adds an ACE to an object, {sid} standing for the account
   sddl SMB_CONF DN SDDL               gives an object this DACL instead of its own, {NAME} standing for the account NAME
+  move SMB_CONF FROM TO               moves an object
   show SMB_CONF DN                    prints an object as LDIF; nothing if there is none
   join SMB_CONF ADDRESS NAME          joins: the passwords, old and new, are two lines on standard input
 """
@@ -84,6 +85,7 @@ def owned(conf):
 
     lp = LoadParm()
     lp.load(conf)
+    lp.set("dsdb:schema update allowed", "yes")
     return SamDB(url=lp.private_path("sam.ldb"), session_info=system_session(), lp=lp)
 
 
@@ -174,6 +176,9 @@ def main(command, *arguments):
     elif command == "sddl":
         conf, dn, text = arguments
         sddl(owned(conf), dn, text)
+    elif command == "move":
+        conf, old, new = arguments
+        owned(conf).rename(old, new)
     elif command == "show":
         conf, dn = arguments
         show(owned(conf), dn)

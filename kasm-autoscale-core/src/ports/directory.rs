@@ -92,7 +92,8 @@ pub struct Computer {
     pub ou: String,
 }
 
-/// A computer object as its directory names it. Only the directory reads it; it is part of the row.
+/// A computer object as its directory names it. Only the directory reads it; it is part of the row. An object keeps its
+/// reference for as long as it is there, whatever becomes of it: equal references are the same object.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct ComputerRef(pub String);

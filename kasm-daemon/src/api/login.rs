@@ -157,8 +157,8 @@ fn origin(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     if !(app.users().rules().behind_proxy || peer.to_canonical().is_loopback()) {
         return Some(peer);
     }
-    let lists = headers.get_all("x-forwarded-for").iter();
-    let last = lists.last().and_then(|list| list.to_str().ok()).and_then(|list| list.rsplit(',').next()).map(str::trim);
+    let list = headers.get_all("x-forwarded-for").iter().next_back();
+    let last = list.and_then(|list| list.to_str().ok()).and_then(|list| list.rsplit(',').next()).map(str::trim);
     let forwarded = last.and_then(|text| {
         let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
         text.parse::<IpAddr>().ok().or_else(with_port)

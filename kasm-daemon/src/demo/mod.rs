@@ -15,7 +15,7 @@ use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::input::Fact;
-use kasm_autoscale_core::ports::{NoDirectories, Secrets};
+use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::token::DeploymentKey;
 use kasm_providers::simulated::{Booted, SimulatedProvider, SimulatedSettings};
 use secrecy::{ExposeSecret, SecretString};
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{ServeError, serve};
 use crate::auth::Tokens;
 use crate::clock::Clock;
+use crate::directories::DirectoryRegistry;
 use crate::driver::{CallLimits, PoolHandle};
 use crate::file::DeclaredPool;
 use crate::host::{Host, HostError, Registry, World};
@@ -140,7 +141,7 @@ fn world(provider: Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Result<Worl
         clock: Clock::start(),
         store,
         providers,
-        directories: Arc::new(NoDirectories),
+        directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(NoSecrets),
         key: DeploymentKey::new(key),
@@ -152,7 +153,7 @@ fn world(provider: Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Result<Worl
 fn declared(enabled: bool) -> Result<DeclaredPool, DemoError> {
     let settings = object(json!({ "name": "desktops", "placement": "pack", "queue_deadline": "1m" }));
     let name = "desktops".parse().map_err(|_| DemoError::Settings(Vec::new()))?;
-    Ok(DeclaredPool { name, settings, configs: vec![config(enabled)?] })
+    Ok(DeclaredPool { name, settings, configs: vec![config(enabled)?], config_places: vec![] })
 }
 
 /// The example of the product's documentation: ten sessions free at all times, four on each server.

@@ -8,11 +8,12 @@ use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName, SecretName};
 use kasm_autoscale_core::ports::Secrets;
 use serde_json::Value;
 
+use super::document::End;
 use super::ldap::DeclaredLdap;
 use super::providers::DeclaredProviders;
 use super::script::{SCRIPT, SCRIPT_FILE, Written};
 use super::settings::{DeclaredSecrets, tables};
-use super::{Checks, ConfigCheck, DeclaredPool, Loader};
+use super::{Checks, ConfigCheck, DeclaredPool, Loader, Place};
 use crate::secrets::SecretStore;
 
 /// What configs refer to.
@@ -48,8 +49,8 @@ impl Loader<'_, '_> {
             let mut settings = object.clone();
             settings.remove("config");
             let name = self.read_pool(&path, &mut settings);
-            let configs = self.read_configs(&path, object, declared, &mut used, checks);
-            result.extend(name.map(|name| DeclaredPool { name, settings, configs }));
+            let (configs, config_places) = self.read_configs(&path, object, declared, &mut used, checks);
+            result.extend(name.map(|name| DeclaredPool { name, settings, configs, config_places }));
         }
         self.warn_unused(declared, &used);
         result
@@ -74,7 +75,7 @@ impl Loader<'_, '_> {
         declared: &Declared<'_>,
         used: &mut Used,
         checks: &mut Checks<'_>,
-    ) -> Vec<ConfigSpec> {
+    ) -> (Vec<ConfigSpec>, Vec<Place>) {
         let mut fields = Fields::new(pool);
         let tables = tables(&mut fields, "config", "[[pool.config]]");
         for problem in fields.finish().into_iter().filter(|problem| problem.path.starts_with("config")) {
@@ -96,9 +97,11 @@ impl Loader<'_, '_> {
             let Some(object) = table.as_object() else { continue };
             let path = format!("{path}.config[{index}]");
             self.unique(&mut names, &path, object, "config of a pool");
-            configs.extend(self.read_config(&path, object, declared, used, checks));
+            if let Some(config) = self.read_config(&path, object, declared, used, checks) {
+                configs.push((config, self.document.place(&path, End::Value)));
+            }
         }
-        configs
+        configs.into_iter().unzip()
     }
 
     fn read_config(

@@ -13,7 +13,7 @@ use kasm_autoscale_core::config::JsonObject;
 use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName};
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::{Declared, Store, StoreError, StoredEvent, StoredPool};
@@ -74,6 +74,15 @@ impl SqliteStore {
             .spawn(move || write_all(connection, &queue))
             .map_err(|error| refused(error.to_string()))?;
         Ok(Self { deployment, jobs })
+    }
+
+    /// The deployment id in a store's file, read without making or changing anything. `None`: there is no such file, a
+    /// daemon has it open, or it is not a store.
+    pub fn deployment_of(path: &Path) -> Option<DeploymentId> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        let text: String =
+            connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0)).ok()?;
+        text.parse().ok()
     }
 
     /// Runs a job on the writer's thread, and waits until the transaction it was part of is committed.

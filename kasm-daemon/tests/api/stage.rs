@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kasm_autoscale_core::config::{ConfigSpec, JsonObject};
 use kasm_autoscale_core::id::SecretName;
-use kasm_autoscale_core::ports::{NoDirectories, Secrets};
+use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::testing::cloud::Booted;
 use kasm_autoscale_core::token::DeploymentKey;
 use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
 use kasm_daemon::auth::{Role, TokenEntry, Tokens, generate_token};
 use kasm_daemon::clock::Clock;
+use kasm_daemon::directories::DirectoryRegistry;
 use kasm_daemon::file::DeclaredPool;
 use kasm_daemon::host::{Host, Registry, World};
 use kasm_daemon::metrics::Metrics;
@@ -111,7 +112,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         clock: Clock::start(),
         store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
         providers,
-        directories: Arc::new(NoDirectories),
+        directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
         secrets: Arc::new(Kept),
         key: DeploymentKey::new([KEY_BYTE; 32]),
@@ -124,6 +125,7 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
         name: "filed".parse().expect("a name"),
         settings: object(json!({ "name": "filed" })),
         configs: vec![stone],
+        config_places: vec![],
     };
     Arc::new(Host::start(world, &[declared]).await.unwrap())
 }

@@ -34,6 +34,12 @@ impl Ec2 {
         self.moto.query("ec2", &format!("Version=2016-11-15&{form}")).1
     }
 
+    /// What an instance was started with, in base64, as EC2 keeps it.
+    pub(crate) fn user_data(&self, id: &str) -> Option<String> {
+        let xml = self.call(&format!("Action=DescribeInstanceAttribute&InstanceId={id}&Attribute=userData"));
+        tag(xml.split("<userData>").nth(1)?, "value").map(ToOwned::to_owned)
+    }
+
     /// Every instance there ever was, those that are terminated included.
     pub(crate) fn instances(&self) -> Vec<Instance> {
         let xml = self.call("Action=DescribeInstances");
