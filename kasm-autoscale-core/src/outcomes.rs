@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 const PROBE_INTERVAL: core::time::Duration = core::time::Duration::from_secs(3);
 
 impl State {
-    /// An outcome has come in. One that nobody waits for any more is of another life of this process: it is ignored.
+    /// An outcome has come in. One that nobody waits for any more, or that an earlier life of the pool waited for, is ignored.
     pub(crate) fn finished(&mut self, command: CommandId, outcome: Outcome) {
         let Some(in_flight) = self.in_flight.remove(&command) else { return };
         if let (Some(error), Some(provider)) = (call_error(&outcome), &in_flight.provider) {

@@ -53,7 +53,8 @@ impl core::fmt::Debug for Pool {
 impl Pool {
     /// A new pool without configs. Its first step writes its row.
     pub fn new(spec: PoolSpec, now: Timestamp) -> Self {
-        let row = PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now };
+        let row =
+            PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now, life: 0 };
         let mut state = State::new(row, now);
         state.journal.changed.insert(RowKey::Pool);
         Self { state }
@@ -75,16 +76,18 @@ impl Pool {
         };
         let doubtful: Vec<RowKey> = sorted.iter().filter(|row| unanswered(row)).map(Row::key).collect();
         let mut rows = sorted.into_iter();
-        let Some(Row::Pool(pool)) = rows.next() else { return Err(RestoreError::NoPool) };
+        let Some(Row::Pool(mut pool)) = rows.next() else { return Err(RestoreError::NoPool) };
         if pool.format > ROW_FORMAT {
             return Err(RestoreError::LaterFormat { found: pool.format, known: ROW_FORMAT });
         }
+        pool.life = pool.life.saturating_add(1);
         let mut state = State::new(pool, now);
         for row in rows {
             state.restore_row(row)?;
         }
-        // All is as it was stored, but for the creates that are in doubt from now on.
-        state.journal.changed = doubtful.into_iter().collect();
+        // All is as it was stored, but for the creates that are in doubt from now on, and for the life that begins: a command
+        // leaves only after its number can never be given again.
+        state.journal.changed = doubtful.into_iter().chain([RowKey::Pool]).collect();
         Ok(Self { state })
     }
 

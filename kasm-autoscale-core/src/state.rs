@@ -24,6 +24,10 @@ use crate::time::Timestamp;
 /// How much longer than its own time limit a command is waited for, before the pool takes it as lost by itself.
 const OUTCOME_GRACE: Duration = Duration::from_secs(30);
 
+/// How many numbers there are for the commands of one life. A host may go on carrying out what an earlier life has asked for;
+/// its outcomes must not be taken for those of other commands.
+const COMMANDS_OF_A_LIFE: u64 = 1_000_000_000;
+
 pub(crate) struct State {
     pub(crate) row: PoolRow,
     pub(crate) now: Timestamp,
@@ -281,6 +285,7 @@ impl State {
     pub(crate) fn new(row: PoolRow, now: Timestamp) -> Self {
         Self {
             now: now.max(row.seen),
+            next_command: u64::from(row.life) * COMMANDS_OF_A_LIFE + 1,
             row,
             configs: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -296,7 +301,6 @@ impl State {
             server_in_slot: Vec::new(),
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
-            next_command: 1,
             journal: Journal::default(),
         }
     }
