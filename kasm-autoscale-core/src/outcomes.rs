@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use crate::backoff::{Backoff, retry_wait};
 use crate::command::Outcome;
 use crate::id::{CommandId, ConfigId, ProviderName, ServerId};
-use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Progress, ProviderError};
+use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Marker, Progress, ProviderError};
 use crate::report::{BackoffKind, What};
 use crate::row::RowKey;
 use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, PhaseKind, Server};
@@ -158,7 +158,8 @@ impl State {
 
     /// A look-up that began at `began` has come back. Its answer may be as old as that, so absence counts from there.
     fn found(&mut self, id: ServerId, machine: Option<Machine>, began: Timestamp) {
-        if let Some(machine) = machine {
+        // A machine that another installation has marked is not this server's, whatever the provider made of the question.
+        if let Some(machine) = machine.filter(|machine| self.is_machine_of(id, machine)) {
             self.observe(id, &machine);
             return;
         }
@@ -192,6 +193,14 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    fn is_machine_of(&self, id: ServerId, machine: &Machine) -> bool {
+        let (deployment, key) = (self.row.spec.deployment, self.key(id));
+        let bears_mark =
+            |marker: &Marker| (marker.deployment, marker.pool) == (deployment, key.pool) && marker.server == key.uuid();
+        self.servers[&id].machine.as_ref() == Some(&machine.reference)
+            || machine.marker.as_ref().is_some_and(bears_mark)
     }
 
     fn find_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
