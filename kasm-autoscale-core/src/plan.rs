@@ -13,7 +13,7 @@ use crate::id::{ConfigId, ProviderName, ServerId, ZoneName};
 use crate::report::{BackoffKind, Decision, Supply, Waiting, What};
 use crate::row::{RowKey, Surplus};
 use crate::server::{CreateCall, DrainReason, Phase, Server};
-use crate::state::{Config, State, Subject};
+use crate::state::{Config, Provider, State, Subject};
 use crate::time::Timestamp;
 
 impl State {
@@ -273,7 +273,8 @@ impl State {
     // --- the rest ---
 
     fn forget_empty_configs(&mut self) {
-        let empty = |config: &&Config| config.removed && config.tally.live() == 0;
+        // One whose machines are seen that no row knows still has something to delete.
+        let empty = |config: &&Config| config.removed && config.tally.live() == 0 && config.orphans == 0;
         let gone: Vec<ConfigId> = self.configs.values().filter(empty).map(|config| config.id).collect();
         for id in gone {
             if let Some(config) = self.configs.remove(&id) {
@@ -298,20 +299,39 @@ impl State {
 
     /// Lists the providers that make servers for this pool: often while something is expected to change there.
     fn list_providers(&mut self) {
+        let (now, used) = (self.now, self.used_providers());
+        for (name, provider) in &mut self.providers {
+            if used.contains_key(name) {
+                (provider.unused_since, provider.clear) = (None, false);
+            } else {
+                provider.unused_since.get_or_insert(now);
+            }
+        }
         for (name, busy) in self.listed_providers() {
             self.list_provider(name, busy);
         }
     }
 
-    /// The providers where there are machines of this pool or are to be, and whether any of them is about to change.
+    /// The providers where there are machines of this pool, or are to be, or may have been left, and whether any of them is
+    /// about to change.
     fn listed_providers(&self) -> BTreeMap<ProviderName, bool> {
-        let mut listed: BTreeMap<ProviderName, bool> = BTreeMap::new();
-        for config in self.configs.values() {
-            for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
-                *listed.entry(edition.spec.provider.clone()).or_default() |= config.tally.watched > 0;
-            }
+        let mut listed = self.used_providers();
+        let doubtful = |provider: &Provider| !provider.orphans.is_empty() || !provider.clear;
+        for (name, _) in self.providers.iter().filter(|(_, provider)| doubtful(provider)) {
+            listed.entry(name.clone()).or_insert(true);
         }
         listed
+    }
+
+    /// The providers where there are machines of this pool or are to be, and whether any of them is about to change.
+    pub(crate) fn used_providers(&self) -> BTreeMap<ProviderName, bool> {
+        let mut used: BTreeMap<ProviderName, bool> = BTreeMap::new();
+        for config in self.configs.values() {
+            for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
+                *used.entry(edition.spec.provider.clone()).or_default() |= config.tally.watched > 0;
+            }
+        }
+        used
     }
 
     fn list_provider(&mut self, name: ProviderName, busy: bool) {

@@ -156,9 +156,11 @@ impl Pool {
         self.state.sessions.values()
     }
 
-    /// Whether there is neither a config nor a server, so that the pool may be forgotten.
+    /// Whether there is neither a config nor a server, nor a provider where machines may have been left, so that the pool may
+    /// be forgotten.
     pub fn is_empty(&self) -> bool {
-        self.state.configs.is_empty() && self.state.servers.is_empty()
+        let is_clear = self.state.providers.values().all(|provider| provider.clear);
+        self.state.configs.is_empty() && self.state.servers.is_empty() && is_clear
     }
 
     /// How the pool stands, and why it last did or did not act. It costs time in proportion to the number of servers.

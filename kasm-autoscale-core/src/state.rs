@@ -95,6 +95,11 @@ pub(crate) struct Provider {
     pub(crate) failures: u32,
     /// Whether a complete listing has come in since the start. Nothing is given up before.
     pub(crate) observed: bool,
+    /// Since when nothing of this pool has been there or was to be, as far as the rows know.
+    pub(crate) unused_since: Option<Timestamp>,
+    /// Whether a complete listing that began after that has shown nothing. Until then there may be machines that no row
+    /// knows: made by a request that was answered twice, or before a crash.
+    pub(crate) clear: bool,
     pub(crate) orphans: BTreeMap<MachineRef, Orphan>,
 }
 
