@@ -23,6 +23,7 @@ impl State {
     pub(crate) fn take(&mut self, input: Input) {
         let result = match input.fact {
             Fact::ProviderKnown(name, capabilities) => {
+                self.extend_doubt(&name, capabilities.call_timeout);
                 self.providers.entry(name).or_default().capabilities = Some(capabilities);
                 Ok(Answer::Done)
             }

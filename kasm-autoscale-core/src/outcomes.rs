@@ -1,6 +1,7 @@
 //! What came of commands: each outcome is one more observation, believed as far as it goes.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use crate::backoff::{Backoff, retry_wait};
 use crate::command::Outcome;
@@ -151,6 +152,22 @@ impl State {
             self.find_failed(id, Some(error));
         } else if let Phase::Creating { .. } = self.servers[&id].phase {
             let config = self.servers[&id].config;
+    /// A create that was in doubt when the rows were restored may have its effect for as long as its call is waited for: a
+    /// host that reads its pool anew goes on with the calls it has begun.
+    pub(crate) fn extend_doubt(&mut self, provider: &ProviderName, call_timeout: core::time::Duration) {
+        let of_provider =
+            |id: &ServerId| self.servers.get(id).is_some_and(|server| self.born_with(server).provider == *provider);
+        let known: Vec<ServerId> = self.doubtful.iter().copied().filter(of_provider).collect();
+        for id in known {
+            self.doubtful.remove(&id);
+            self.edit_server(id, |server| {
+                if let Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } = &mut server.phase {
+                    *since = *since + call_timeout;
+                }
+            });
+        }
+    }
+
             self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
             self.delete_server(id, DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() });
         }

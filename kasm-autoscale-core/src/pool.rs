@@ -257,7 +257,8 @@ impl State {
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended
         {
-            // The call may have left just before the crash. It may still take effect, so its time counts from now.
+            // The call may have left just before the crash. It may still take effect, so its time counts from now, and is
+            // extended when its provider is known.
             *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
         }
         self.insert_server(server);
@@ -280,6 +281,7 @@ impl State {
             sessions: config.tally.sessions,
             supply: Supply { free: config.tally.free, coming: config.tally.coming, target: config.target },
             decision: config.decision.clone(),
+            self.doubtful.insert(server.id);
             decided_at: config.decided_at,
             backoffs: create
                 .into_iter()

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) server_in_slot: Vec<Option<ServerId>>,
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
     pub(crate) in_flight: BTreeMap<CommandId, InFlight>,
+    /// Servers whose creates were in doubt when the rows were restored, until it is known how long a call may be under way.
+    pub(crate) doubtful: BTreeSet<ServerId>,
     pub(crate) next_command: u64,
     pub(crate) journal: Journal,
 }
@@ -310,6 +312,7 @@ impl State {
         }
     }
 
+            doubtful: BTreeSet::new(),
     pub(crate) fn key(&self, server: ServerId) -> ServerKey {
         ServerKey { pool: self.row.spec.id, server }
     }
