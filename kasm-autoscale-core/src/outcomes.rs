@@ -51,6 +51,9 @@ impl State {
             ("create", _) => self.create_unsure(id, ErrorKind::Transient, None, "no answer came"),
             ("poll", Outcome::Progress(Err(error))) => self.poll_failed(id, &error),
             ("find", Outcome::Found(Ok(machine))) => self.found(id, machine, in_flight.sent_at),
+            ("find", Outcome::Found(Err(_))) if planted!("failed-lookup-is-absence") => {
+                self.found(id, None, in_flight.sent_at)
+            }
             ("find", Outcome::Found(Err(error))) => self.find_failed(id, Some(&error)),
             ("find" | "poll", _) => self.find_failed(id, None),
             ("delete", Outcome::Progress(Ok(progress))) => self.delete_progressed(id, &progress),
@@ -132,7 +135,11 @@ impl State {
     fn create_unsure(&mut self, id: ServerId, kind: ErrorKind, error: Option<&ProviderError>, text: &str) {
         let config = self.servers[&id].config;
         self.fail(config, BackoffKind::Provider(kind), error.and_then(|error| error.retry_after), text.into());
-        self.set_unsure(id);
+        if planted!("lost-create-is-failure") && self.servers[&id].phase.kind() == PhaseKind::Creating {
+            self.remove_server(id, None);
+        } else if !planted!("create-sent-again") {
+            self.set_unsure(id);
+        }
     }
 
     /// From now on nobody sends this create again: it is looked up.
@@ -145,13 +152,6 @@ impl State {
         });
     }
 
-    fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {
-        let failed_for_good = error.certainty == Certainty::NotApplied
-            && !matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Denied);
-        if !failed_for_good {
-            self.find_failed(id, Some(error));
-        } else if let Phase::Creating { .. } = self.servers[&id].phase {
-            let config = self.servers[&id].config;
     /// A create that was in doubt when the rows were restored may have its effect for as long as its call is waited for: a
     /// host that reads its pool anew goes on with the calls it has begun.
     pub(crate) fn extend_doubt(&mut self, provider: &ProviderName, call_timeout: core::time::Duration) {
@@ -168,6 +168,13 @@ impl State {
         }
     }
 
+    fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {
+        let failed_for_good = error.certainty == Certainty::NotApplied
+            && !matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Denied);
+        if !failed_for_good {
+            self.find_failed(id, Some(error));
+        } else if let Phase::Creating { .. } = self.servers[&id].phase {
+            let config = self.servers[&id].config;
             self.fail(config, BackoffKind::Provider(error.kind), error.retry_after, error.to_string());
             self.delete_server(id, DeleteReason::CreateFailed { kind: error.kind, code: error.code.clone() });
         }
@@ -185,7 +192,7 @@ impl State {
         let now = self.now;
         match &server.phase {
             Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
-                if began >= *since + lag {
+                if began >= *since + lag || planted!("lag-skipped") {
                     self.remove_server(id, Some("looked up: no machine was made".into()));
                 } else {
                     let again = (*since + lag).min(now + self.poll_busy(id));
@@ -216,7 +223,8 @@ impl State {
         let (deployment, key) = (self.row.spec.deployment, self.key(id));
         let bears_mark =
             |marker: &Marker| (marker.deployment, marker.pool) == (deployment, key.pool) && marker.server == key.uuid();
-        self.servers[&id].machine.as_ref() == Some(&machine.reference)
+        planted!("foreign-machine-believed")
+            || self.servers[&id].machine.as_ref() == Some(&machine.reference)
             || machine.marker.as_ref().is_some_and(bears_mark)
     }
 
@@ -258,6 +266,9 @@ impl State {
 
     fn delete_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
         let now = self.now;
+        if planted!("lost-delete-is-done") && error.is_none() && self.servers[&id].phase.kind() == PhaseKind::Deleting {
+            return self.remove_server(id, None);
+        }
         self.edit_deletion(id, |_, tries, next_at| {
             *tries += 1;
             *next_at =

@@ -122,7 +122,11 @@ impl State {
         };
         let tried = |kind| if kind == BackoffKind::Boot { phases.creating + phases.starting } else { phases.creating };
         Limits {
-            live: config.tally.live() + config.orphans,
+            live: match config.tally.live() + config.orphans {
+                _ if planted!("only-ready-counts-against-the-cap") => phases.ready,
+                live if planted!("orphans-not-counted") => live - config.orphans,
+                live => live,
+            },
             max_servers: spec.max_servers,
             creating: phases.creating,
             creating_max: provider.map_or(0, |provider| provider.creates_in_flight_max),
@@ -143,7 +147,7 @@ impl State {
         let config = &self.configs[&id];
         let server = Server {
             id: ServerId::new(self.row.next_server),
-            slot: self.slots.first_missing(),
+            slot: if planted!("slots-taken-twice") { 0 } else { self.slots.first_missing() },
             config: id,
             generation: config.current,
             created_at: self.now,
@@ -202,7 +206,8 @@ impl State {
     fn give_up_surplus(&mut self, id: ConfigId, supply: Supply, count: u32) -> u32 {
         let (since, why) = (self.now, DrainReason::Surplus);
         let mut drained = 0;
-        let needless = supply.free.saturating_sub(supply.target);
+        let more = if planted!("surplus-is-a-server-too-much") { 4 } else { 0 };
+        let needless = supply.free.saturating_sub(supply.target) + more;
         for server in self.victims(id, count, needless) {
             self.enter_phase(server, Phase::Draining { since, why }, Some(why.to_string()));
             drained += 1;
@@ -286,6 +291,9 @@ impl State {
     }
 
     fn delete_orphans(&mut self) {
+        if planted!("orphans-not-deleted") {
+            return;
+        }
         for (name, machine) in self.orphans_to_delete() {
             let subject = Subject::Orphan(name.clone(), machine.clone());
             let busy = self.send(subject, Action::Delete { provider: name.clone(), machine: machine.clone() });
@@ -316,7 +324,9 @@ impl State {
     /// about to change.
     fn listed_providers(&self) -> BTreeMap<ProviderName, bool> {
         let mut listed = self.used_providers();
-        let doubtful = |provider: &Provider| !provider.orphans.is_empty() || !provider.clear;
+        let doubtful = |provider: &Provider| {
+            (!provider.orphans.is_empty() || !provider.clear) && !planted!("unused-providers-forgotten")
+        };
         for (name, _) in self.providers.iter().filter(|(_, provider)| doubtful(provider)) {
             listed.entry(name.clone()).or_insert(true);
         }

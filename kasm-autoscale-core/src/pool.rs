@@ -176,6 +176,27 @@ impl Pool {
         }
     }
 
+    /// Every row, as it would be written now.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
+        let state = &self.state;
+        let configs = state.configs.values().flat_map(|config| {
+            let editions = config.editions.keys().map(|generation| RowKey::Config(config.id, *generation));
+            editions.chain([RowKey::Memory(config.id)])
+        });
+        let servers = state.servers.keys().map(|id| RowKey::Server(*id));
+        let sessions = state.sessions.keys().map(|id| RowKey::Session(*id));
+        let keys = [RowKey::Pool].into_iter().chain(configs).chain(servers).chain(sessions);
+        keys.filter_map(|key| state.row_at(key))
+    }
+
+    /// Machines that no row knows, each with who has it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = (&crate::id::ProviderName, &crate::ports::MachineRef)> {
+        let all = self.state.providers.iter();
+        all.flat_map(|(name, provider)| provider.orphans.keys().map(move |machine| (name, machine)))
+    }
+
     /// Recounts every tally, index and timer, and checks the invariants.
     ///
     /// # Errors
@@ -260,6 +281,7 @@ impl State {
             // The call may have left just before the crash. It may still take effect, so its time counts from now, and is
             // extended when its provider is known.
             *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
+            self.doubtful.insert(server.id);
         }
         self.insert_server(server);
         Ok(())
@@ -281,7 +303,6 @@ impl State {
             sessions: config.tally.sessions,
             supply: Supply { free: config.tally.free, coming: config.tally.coming, target: config.target },
             decision: config.decision.clone(),
-            self.doubtful.insert(server.id);
             decided_at: config.decided_at,
             backoffs: create
                 .into_iter()

@@ -273,7 +273,7 @@ impl Config {
             Phase::Ready { .. } if Tally::of(server, &spec).free > 0 => {
                 self.index.insert(server.slot, server.used(spec.reusable), spec.max_sessions_per_server.get());
             }
-            Phase::Draining { why, .. } if why.is_undoable() => {
+            Phase::Draining { why, .. } if why.is_undoable() || planted!("undrained-without-a-look") => {
                 self.undoable.insert(server.id);
             }
             _ => {}
@@ -292,7 +292,11 @@ impl State {
     pub(crate) fn new(row: PoolRow, now: Timestamp) -> Self {
         Self {
             now: now.max(row.seen),
-            next_command: u64::from(row.life) * COMMANDS_OF_A_LIFE + 1,
+            next_command: if planted!("answers-of-earlier-lives-believed") {
+                1
+            } else {
+                u64::from(row.life) * COMMANDS_OF_A_LIFE + 1
+            },
             row,
             configs: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -308,11 +312,11 @@ impl State {
             server_in_slot: Vec::new(),
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             journal: Journal::default(),
         }
     }
 
-            doubtful: BTreeSet::new(),
     pub(crate) fn key(&self, server: ServerId) -> ServerKey {
         ServerKey { pool: self.row.spec.id, server }
     }
