@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench fuzz tools clean
+.PHONY: demo test story lint bench soak mutants fuzz tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -18,6 +18,15 @@ test: tools
 # the machine's image when there is none, which takes some minutes and root.
 story: tools
 	sh tests/story/run.sh
+
+# Simulated worlds with fresh seeds, ten minutes of them: `make soak ARGS="--seconds 36000"`, `make soak ARGS="--seeds 1 --from 17"`.
+soak:
+	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example soak -- \
+		--from $$(date +%s)00000 --seeds 100000 --seconds 600 --all-seen $(ARGS)
+
+# Plants mistakes in the core, each of which a simulated world must find within a minute.
+mutants:
+	sh tests/mutants.sh
 
 # Format, lints and documentation, all warnings denied.
 lint:

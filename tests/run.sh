@@ -14,6 +14,11 @@ cargo="${CARGO:-cargo}"
 echo "== the core alone: no default features, no_std"
 $cargo build --locked --package kasm-autoscale-core --no-default-features
 $cargo test --locked --package kasm-autoscale-core --features testing
+echo "== simulated worlds, a slice with fixed seeds; everything worth seeing must have been seen"
+soak="$cargo run --quiet --locked --package kasm-autoscale-core --features testing --example soak"
+$soak --release -- --seeds "${KASM_SEEDS:-3000}" --all-seen
+echo "== worlds are the same in debug and in release builds"
+[ "$($soak -- --seeds 12 --traces)" = "$($soak --release -- --seeds 12 --traces)" ]
 echo "== the demo, as the README's first command runs it"
 $cargo build --locked --package kasm-daemon --no-default-features
 demo=$($cargo run --quiet --locked --package kasm-daemon --no-default-features -- demo --for 10s)

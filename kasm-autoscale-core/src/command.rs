@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 /// found missing by the restored pool, which looks before it acts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Command {
-    /// Its number, unique until the process ends.
+    /// Its number, unique in the pool for ever.
     pub id: CommandId,
     /// After what time without an answer the host reports [`Outcome::Lost`].
     pub timeout: Duration,

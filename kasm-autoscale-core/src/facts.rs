@@ -24,6 +24,7 @@ impl State {
     pub(crate) fn take(&mut self, input: Input) {
         let result = match input.fact {
             Fact::ProviderKnown(name, capabilities) => {
+                self.extend_doubt(&name, capabilities.call_timeout);
                 self.providers.entry(name).or_default().capabilities = Some(capabilities);
                 Ok(Answer::Done)
             }
@@ -176,7 +177,9 @@ impl State {
         self.open_session(id)?;
         let kept_until = self.now + self.row.spec.keepalive_expiry;
         self.edit_session(id, |session| {
-            if let SessionState::Active { expires_at, .. } = &mut session.state {
+            if let SessionState::Active { expires_at, .. } = &mut session.state
+                && !planted!("keepalive-ignored")
+            {
                 *expires_at = kept_until;
             }
         });
@@ -205,7 +208,9 @@ impl State {
             CheckIn { at: self.now, status: shorten(status), message: shorten(message), progress: progress.min(100) };
         // A machine that has said it runs does not unsay it by a late progress message.
         let settled = server.has_checked_in() && check_in.status != CheckIn::RUNNING;
-        if !settled {
+        if !settled && planted!("check-in-not-written") {
+            self.edit_unstored(id, |server| server.check_in = Some(check_in));
+        } else if !settled {
             self.edit_server(id, |server| server.check_in = Some(check_in));
         }
         Ok(Answer::Done)

@@ -171,7 +171,7 @@ serial_id!(
     "config id"
 );
 serial_id!(
-    /// A command that a pool gave out, unique until the process ends.
+    /// A command that a pool gave out, unique in that pool for ever.
     CommandId,
     u64,
     "cmd-",

@@ -23,6 +23,17 @@
 
 extern crate alloc;
 
+/// Whether the mistake of this name is planted: only ever in builds that test the tests, see `testing::mutants`.
+macro_rules! planted {
+    ($name:literal) => {{
+        #[cfg(kasm_mutants)]
+        let planted = crate::testing::mutants::is_planted($name);
+        #[cfg(not(kasm_mutants))]
+        let planted = false;
+        planted
+    }};
+}
+
 mod advance;
 pub mod backoff;
 pub mod capacity;

@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::backoff::retry_wait;
 use crate::command::Outcome;
 use crate::id::{ConfigId, ProviderName, ServerId, ServerKey};
-use crate::ports::{Listing, MachineRef, MachineState, Progress};
+use crate::ports::{Listing, Machine, MachineRef, MachineState, Progress};
 use crate::report::{BackoffKind, What};
 use crate::server::{DeleteCall, DeleteReason, Phase, PhaseKind, Server};
 use crate::state::{Orphan, Provider, State};
@@ -41,10 +41,13 @@ impl State {
             return;
         };
         let seen = self.observe_all(name, &listing);
-        if listing.complete {
+        if listing.complete || planted!("partial-list-is-complete") {
             self.conclude_absence(name, began, lag, &seen);
         }
+        let is_there = |machine: &Machine| seen.contains(&machine.reference) && machine.state != MachineState::Deleted;
+        let shows_none = listing.complete && !listing.machines.iter().any(is_there);
         if let Some(provider) = self.providers.get_mut(name) {
+            provider.clear |= shows_none && provider.unused_since.is_some_and(|since| since <= began);
             provider.failures = 0;
             provider.observed |= listing.complete;
             provider.list_at = self.now + poll_busy;

@@ -1,12 +1,13 @@
 //! What came of commands: each outcome is one more observation, believed as far as it goes.
 
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use crate::backoff::retry_wait;
 use crate::command::Outcome;
 use crate::failures::is_shortage;
-use crate::id::{CommandId, ServerId};
-use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Progress, ProviderError};
+use crate::id::{CommandId, ProviderName, ServerId};
+use crate::ports::{Certainty, ErrorKind, Machine, MachineRef, MachineState, Marker, Progress, ProviderError};
 use crate::report::{BackoffKind, What};
 use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, PhaseKind, Server};
 use crate::session::EndReason;
@@ -17,7 +18,7 @@ use crate::time::Timestamp;
 const PROBE_INTERVAL: core::time::Duration = core::time::Duration::from_secs(3);
 
 impl State {
-    /// An outcome has come in. One that nobody waits for any more is of another life of this process: it is ignored.
+    /// An outcome has come in. One that nobody waits for any more, or that an earlier life of the pool waited for, is ignored.
     pub(crate) fn finished(&mut self, command: CommandId, outcome: Outcome) {
         let Some(in_flight) = self.in_flight.remove(&command) else { return };
         if let Some(error) = call_error(&outcome) {
@@ -62,6 +63,9 @@ impl State {
             ("create", _) => self.create_unsure(id, ErrorKind::Transient, None, "no answer came"),
             ("poll", Outcome::Progress(Err(error))) => self.poll_failed(id, &error),
             ("find", Outcome::Found(Ok(machine))) => self.found(id, machine, in_flight.sent_at),
+            ("find", Outcome::Found(Err(_))) if planted!("failed-lookup-is-absence") => {
+                self.found(id, None, in_flight.sent_at)
+            }
             ("find", Outcome::Found(Err(error))) => self.find_failed(id, Some(&error)),
             ("find" | "poll", _) => self.find_failed(id, None),
             ("delete", Outcome::Progress(Ok(progress))) => self.delete_progressed(id, &progress),
@@ -148,7 +152,11 @@ impl State {
 
     fn create_unsure(&mut self, id: ServerId, kind: ErrorKind, error: Option<&ProviderError>, text: &str) {
         self.create_refused(id, kind, error.and_then(|error| error.retry_after), text.into());
-        self.set_unsure(id);
+        if planted!("lost-create-is-failure") && self.servers[&id].phase.kind() == PhaseKind::Creating {
+            self.machine_gone(id, Some(DeleteReason::NotMade));
+        } else if !planted!("create-sent-again") {
+            self.set_unsure(id);
+        }
     }
 
     /// From now on nobody sends this create again: it is looked up.
@@ -159,6 +167,22 @@ impl State {
                 *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
             }
         });
+    }
+
+    /// A create that was in doubt when the rows were restored may have its effect for as long as its call is waited for: a
+    /// host that reads its pool anew goes on with the calls it has begun.
+    pub(crate) fn extend_doubt(&mut self, provider: &ProviderName, call_timeout: core::time::Duration) {
+        let of_provider =
+            |id: &ServerId| self.servers.get(id).is_some_and(|server| self.born_with(server).provider == *provider);
+        let known: Vec<ServerId> = self.doubtful.iter().copied().filter(of_provider).collect();
+        for id in known {
+            self.doubtful.remove(&id);
+            self.edit_server(id, |server| {
+                if let Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } = &mut server.phase {
+                    *since = *since + call_timeout;
+                }
+            });
+        }
     }
 
     fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {
@@ -174,11 +198,8 @@ impl State {
 
     /// A look-up that began at `began` has come back. Its answer may be as old as that, so absence counts from there.
     fn found(&mut self, id: ServerId, machine: Option<Machine>, began: Timestamp) {
-        // A provider may show another installation's machine, with that installation's mark on it. It is none of ours.
-        let pool = (self.row.spec.deployment, self.row.spec.id);
-        let is_ours =
-            |machine: &Machine| machine.marker.as_ref().is_none_or(|marker| (marker.deployment, marker.pool) == pool);
-        if let Some(machine) = machine.filter(is_ours) {
+        // A machine that another installation has marked is not this server's, whatever the provider made of the question.
+        if let Some(machine) = machine.filter(|machine| self.is_machine_of(id, machine)) {
             self.observe(id, &machine);
             return;
         }
@@ -187,7 +208,7 @@ impl State {
         let now = self.now;
         match &server.phase {
             Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
-                if began >= *since + lag {
+                if began >= *since + lag || planted!("lag-skipped") {
                     self.machine_gone(id, Some(DeleteReason::NotMade));
                 } else {
                     let again = (*since + lag).min(now + self.poll_busy(id));
@@ -212,6 +233,15 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    fn is_machine_of(&self, id: ServerId, machine: &Machine) -> bool {
+        let (deployment, key) = (self.row.spec.deployment, self.key(id));
+        let bears_mark =
+            |marker: &Marker| (marker.deployment, marker.pool) == (deployment, key.pool) && marker.server == key.uuid();
+        planted!("foreign-machine-believed")
+            || self.servers[&id].machine.as_ref() == Some(&machine.reference)
+            || machine.marker.as_ref().is_some_and(bears_mark)
     }
 
     fn find_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
@@ -252,6 +282,9 @@ impl State {
 
     fn delete_failed(&mut self, id: ServerId, error: Option<&ProviderError>) {
         let now = self.now;
+        if planted!("lost-delete-is-done") && error.is_none() && self.servers[&id].phase.kind() == PhaseKind::Deleting {
+            return self.remove_server(id, None);
+        }
         self.edit_deletion(id, |_, tries, next_at| {
             *tries += 1;
             *next_at =

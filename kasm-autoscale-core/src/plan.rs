@@ -14,7 +14,7 @@ use crate::id::{ConfigId, ProviderName, ServerId};
 use crate::report::{BackoffKind, Decision, Supply, Waiting, What};
 use crate::row::{MassLoss, RowKey, Surplus};
 use crate::server::{CreateCall, DrainReason, Phase, Server};
-use crate::state::{Config, State, Subject};
+use crate::state::{Config, Provider, State, Subject};
 use crate::time::Timestamp;
 
 impl State {
@@ -151,7 +151,11 @@ impl State {
             BackoffKind::Boot => phases.making() + phases.starting,
         };
         Limits {
-            live: config.tally.live() + config.orphans,
+            live: match config.tally.live() + config.orphans {
+                _ if planted!("only-ready-counts-against-the-cap") => phases.ready,
+                live if planted!("orphans-not-counted") => live - config.orphans,
+                live => live,
+            },
             max_servers: spec.max_servers,
             creating: phases.making(),
             creating_max: provider.map_or(0, |provider| provider.creates_in_flight_max),
@@ -186,7 +190,7 @@ impl State {
         };
         let server = Server {
             id: ServerId::new(self.row.next_server),
-            slot: self.slots.first_missing(),
+            slot: if planted!("slots-taken-twice") { 0 } else { self.slots.first_missing() },
             config: id,
             generation: config.current,
             created_at: self.now,
@@ -251,7 +255,8 @@ impl State {
     fn give_up_surplus(&mut self, id: ConfigId, supply: Supply, count: u32) -> u32 {
         let (since, why) = (self.now, DrainReason::Surplus);
         let mut drained = 0;
-        let needless = supply.free.saturating_sub(supply.target);
+        let more = if planted!("surplus-is-a-server-too-much") { 4 } else { 0 };
+        let needless = supply.free.saturating_sub(supply.target) + more;
         for server in self.victims(id, count, needless) {
             self.enter_phase(server, Phase::Draining { since, why }, Some(why.to_string()));
             drained += 1;
@@ -315,7 +320,8 @@ impl State {
     // --- the rest ---
 
     fn forget_empty_configs(&mut self) {
-        let empty = |config: &&Config| config.removed && config.tally.live() == 0;
+        // One whose machines are seen that no row knows still has something to delete.
+        let empty = |config: &&Config| config.removed && config.tally.live() == 0 && config.orphans == 0;
         let gone: Vec<ConfigId> = self.configs.values().filter(empty).map(|config| config.id).collect();
         for id in gone {
             if let Some(config) = self.configs.remove(&id) {
@@ -327,6 +333,9 @@ impl State {
     }
 
     fn delete_orphans(&mut self) {
+        if planted!("orphans-not-deleted") {
+            return;
+        }
         for (name, machine) in self.orphans_to_delete() {
             let subject = Subject::Orphan(name.clone(), machine.clone());
             let busy = self.send(subject, Action::Delete { provider: name.clone(), machine: machine.clone() });
@@ -340,20 +349,41 @@ impl State {
 
     /// Lists the providers that make servers for this pool: often while something is expected to change there.
     fn list_providers(&mut self) {
+        let (now, used) = (self.now, self.used_providers());
+        for (name, provider) in &mut self.providers {
+            if used.contains_key(name) {
+                (provider.unused_since, provider.clear) = (None, false);
+            } else {
+                provider.unused_since.get_or_insert(now);
+            }
+        }
         for (name, busy) in self.listed_providers() {
             self.list_provider(name, busy);
         }
     }
 
-    /// The providers where there are machines of this pool or are to be, and whether any of them is about to change.
+    /// The providers where there are machines of this pool, or are to be, or may have been left, and whether any of them is
+    /// about to change.
     fn listed_providers(&self) -> BTreeMap<ProviderName, bool> {
-        let mut listed: BTreeMap<ProviderName, bool> = BTreeMap::new();
-        for config in self.configs.values() {
-            for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
-                *listed.entry(edition.spec.provider.clone()).or_default() |= config.tally.watched > 0;
-            }
+        let mut listed = self.used_providers();
+        let doubtful = |provider: &Provider| {
+            (!provider.orphans.is_empty() || !provider.clear) && !planted!("unused-providers-forgotten")
+        };
+        for (name, _) in self.providers.iter().filter(|(_, provider)| doubtful(provider)) {
+            listed.entry(name.clone()).or_insert(true);
         }
         listed
+    }
+
+    /// The providers where there are machines of this pool or are to be, and whether any of them is about to change.
+    pub(crate) fn used_providers(&self) -> BTreeMap<ProviderName, bool> {
+        let mut used: BTreeMap<ProviderName, bool> = BTreeMap::new();
+        for config in self.configs.values() {
+            for edition in config.editions.values().filter(|edition| edition.servers > 0 || edition.spec.enabled) {
+                *used.entry(edition.spec.provider.clone()).or_default() |= config.tally.watched > 0;
+            }
+        }
+        used
     }
 
     fn list_provider(&mut self, name: ProviderName, busy: bool) {

@@ -53,7 +53,8 @@ impl core::fmt::Debug for Pool {
 impl Pool {
     /// A new pool without configs. Its first step writes its row.
     pub fn new(spec: PoolSpec, now: Timestamp) -> Self {
-        let row = PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now };
+        let row =
+            PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now, life: 0 };
         let mut state = State::new(row, now);
         state.journal.changed.insert(RowKey::Pool);
         Self { state }
@@ -70,12 +71,9 @@ impl Pool {
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0].key() == pair[1].key()) {
             return Err(RestoreError::Twice(alloc::format!("{}", pair[0].key())));
         }
-        let renewed = |row: &Row| match row {
-            Row::Pool(pool) => pool.format != ROW_FORMAT,
-            Row::Server(server) => {
-                matches!(server.phase, Phase::Creating { call: CreateCall::Intended, .. } | Phase::Enrolling { .. })
-            }
-            _ => false,
+        let renewed = |row: &Row| {
+            let Row::Server(server) = row else { return false };
+            matches!(server.phase, Phase::Creating { call: CreateCall::Intended, .. } | Phase::Enrolling { .. })
         };
         let doubtful: Vec<RowKey> = sorted.iter().filter(|row| renewed(row)).map(Row::key).collect();
         let mut rows = sorted.into_iter();
@@ -84,12 +82,14 @@ impl Pool {
             return Err(RestoreError::LaterFormat { found: pool.format, known: ROW_FORMAT });
         }
         // From now on there may be rows that only this format knows.
-        let mut state = State::new(PoolRow { format: ROW_FORMAT, ..pool }, now);
+        let life = pool.life.saturating_add(1);
+        let mut state = State::new(PoolRow { format: ROW_FORMAT, life, ..pool }, now);
         for row in rows {
             state.restore_row(row)?;
         }
-        // All is as it was stored, but for the calls that are in doubt from now on.
-        state.journal.changed = doubtful.into_iter().collect();
+        // All is as it was stored, but for the calls that are in doubt from now on, and for the life that begins: a command
+        // leaves only after its number can never be given again.
+        state.journal.changed = doubtful.into_iter().chain([RowKey::Pool]).collect();
         Ok(Self { state })
     }
 
@@ -165,9 +165,11 @@ impl Pool {
         self.state.sessions.values()
     }
 
-    /// Whether there is neither a config nor a server, so that the pool may be forgotten.
+    /// Whether there is neither a config nor a server, nor a provider where machines may have been left, so that the pool may
+    /// be forgotten.
     pub fn is_empty(&self) -> bool {
-        self.state.configs.is_empty() && self.state.servers.is_empty()
+        let is_clear = self.state.providers.values().all(|provider| provider.clear);
+        self.state.configs.is_empty() && self.state.servers.is_empty() && is_clear
     }
 
     /// How the pool stands, and why it last did or did not act. It costs time in proportion to the number of servers.
@@ -183,6 +185,27 @@ impl Pool {
             orphans: orphans.collect(),
             orphan_computers: orphan_computers.collect(),
         }
+    }
+
+    /// Every row, as it would be written now.
+    #[cfg(feature = "testing")]
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
+        let state = &self.state;
+        let configs = state.configs.values().flat_map(|config| {
+            let editions = config.editions.keys().map(|generation| RowKey::Config(config.id, *generation));
+            editions.chain([RowKey::Memory(config.id)])
+        });
+        let servers = state.servers.keys().map(|id| RowKey::Server(*id));
+        let sessions = state.sessions.keys().map(|id| RowKey::Session(*id));
+        let keys = [RowKey::Pool].into_iter().chain(configs).chain(servers).chain(sessions);
+        keys.filter_map(|key| state.row_at(key))
+    }
+
+    /// Machines that no row knows, each with who has it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = (&crate::id::ProviderName, &crate::ports::MachineRef)> {
+        let all = self.state.providers.iter();
+        all.flat_map(|(name, provider)| provider.orphans.keys().map(move |machine| (name, machine)))
     }
 
     /// Recounts every tally, index and timer, and checks the invariants.
@@ -271,8 +294,10 @@ impl State {
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended
         {
-            // The call may have left just before the crash. It may still take effect, so its time counts from now.
+            // The call may have left just before the crash. It may still take effect, so its time counts from now, and is
+            // extended when its provider is known.
             *call = CreateCall::Unsure { since: now, find_at: now, tries: 0 };
+            self.doubtful.insert(server.id);
         }
         self.insert_server(server);
         Ok(())

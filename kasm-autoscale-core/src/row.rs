@@ -95,6 +95,9 @@ pub struct PoolRow {
     pub next_config: u32,
     /// The latest instant the pool has seen when it last wrote this row.
     pub seen: Timestamp,
+    /// How often the pool was restored. Commands are numbered anew in each of its lives, above those of all earlier ones.
+    #[serde(default)]
+    pub life: u32,
 }
 
 /// One edition of a config. Earlier ones are kept as long as a server born with them lives.

@@ -510,9 +510,11 @@ impl Server {
             Phase::Creating { .. } => Some(Missing::Machine),
             Phase::Starting { running: false, .. } => Some(Missing::Running),
             Phase::Starting { .. } if self.address.is_none() => Some(Missing::Address),
-            Phase::Starting { answered: false, .. } => Some(Missing::Answer),
+            Phase::Starting { answered: false, .. } if !planted!("probe-not-awaited") => Some(Missing::Answer),
             Phase::Starting { joined: false, .. } if self.computer.is_some() => Some(Missing::Joined),
-            Phase::Starting { .. } if require_checkin && !self.has_checked_in() => Some(Missing::CheckIn),
+            Phase::Starting { .. } if require_checkin && !self.has_checked_in() && !planted!("checkin-not-awaited") => {
+                Some(Missing::CheckIn)
+            }
             _ => None,
         }
     }
@@ -520,6 +522,13 @@ impl Server {
     /// Whether its machine has said that it is running.
     pub fn has_checked_in(&self) -> bool {
         self.check_in.as_ref().is_some_and(|check_in| check_in.status == CheckIn::RUNNING)
+    }
+
+    /// Sets back what is not in its row, so that two of them can be compared.
+    #[cfg(feature = "testing")]
+    pub(crate) fn forget_unstored(&mut self) {
+        (self.sessions, self.busy, self.absent) = (0, None, 0);
+        (self.named_at, self.enrolled_at) = (Timestamp::default(), Timestamp::default());
     }
 
     /// How many of its slots are spoken for: sessions now, or, where each slot is taken once, sessions ever.

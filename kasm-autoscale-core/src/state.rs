@@ -24,6 +24,10 @@ use crate::time::Timestamp;
 /// How much longer than its own time limit a command is waited for, before the pool takes it as lost by itself.
 const OUTCOME_GRACE: Duration = Duration::from_secs(30);
 
+/// How many numbers there are for the commands of one life. A host may go on carrying out what an earlier life has asked for;
+/// its outcomes must not be taken for those of other commands.
+const COMMANDS_OF_A_LIFE: u64 = 1_000_000_000;
+
 pub(crate) struct State {
     pub(crate) row: PoolRow,
     pub(crate) now: Timestamp,
@@ -44,6 +48,8 @@ pub(crate) struct State {
     pub(crate) server_in_slot: Vec<Option<ServerId>>,
     pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
     pub(crate) in_flight: BTreeMap<CommandId, InFlight>,
+    /// Servers whose creates were in doubt when the rows were restored, until it is known how long a call may be under way.
+    pub(crate) doubtful: BTreeSet<ServerId>,
     pub(crate) next_command: u64,
     /// How many sessions each config keeps for each other one, as the last plan left it: who keeps them, and for whom.
     pub(crate) covers: BTreeMap<(ConfigId, ConfigId), u32>,
@@ -97,6 +103,11 @@ pub(crate) struct Provider {
     pub(crate) failures: u32,
     /// Whether a complete listing has come in since the start. Nothing is given up before.
     pub(crate) observed: bool,
+    /// Since when nothing of this pool has been there or was to be, as far as the rows know.
+    pub(crate) unused_since: Option<Timestamp>,
+    /// Whether a complete listing that began after that has shown nothing. Until then there may be machines that no row
+    /// knows: made by a request that was answered twice, or before a crash.
+    pub(crate) clear: bool,
     pub(crate) orphans: BTreeMap<MachineRef, Orphan>,
 }
 
@@ -312,7 +323,7 @@ impl Config {
             Phase::Ready { .. } if Tally::of(server, &spec).free > 0 => {
                 self.index.insert(server.slot, server.used(spec.reusable), spec.max_sessions_per_server.get());
             }
-            Phase::Draining { why, .. } if why.is_undoable() => {
+            Phase::Draining { why, .. } if why.is_undoable() || planted!("undrained-without-a-look") => {
                 self.undoable.insert(server.id);
             }
             _ => {}
@@ -331,6 +342,11 @@ impl State {
     pub(crate) fn new(row: PoolRow, now: Timestamp) -> Self {
         Self {
             now: now.max(row.seen),
+            next_command: if planted!("answers-of-earlier-lives-believed") {
+                1
+            } else {
+                u64::from(row.life) * COMMANDS_OF_A_LIFE + 1
+            },
             row,
             configs: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -347,7 +363,7 @@ impl State {
             server_in_slot: Vec::new(),
             timers: BTreeSet::new(),
             in_flight: BTreeMap::new(),
-            next_command: 1,
+            doubtful: BTreeSet::new(),
             covers: BTreeMap::new(),
             journal: Journal::default(),
         }

@@ -4,9 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Host, T0, known, pool_spec, request, secs, ses, set, srv};
+use common::{Host, T0, known, machine, pool_spec, request, secs, ses, set, srv};
 use kasm_autoscale_core::command::Outcome;
-use kasm_autoscale_core::id::{CommandId, ServerId, UserName};
+use kasm_autoscale_core::id::{CommandId, DeploymentId, ServerId, UserName};
 use kasm_autoscale_core::input::{Answer, Fact, Input, Refusal, Ticket};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::ports::{Listing, MachineRef, MachineState, Progress};
@@ -159,7 +159,7 @@ fn rows_that_were_never_written_out_are_as_good() {
         Fact::Finished(create.id, Outcome::Progress(Ok(Progress::Done { machine: Some(MachineRef("i-1".into())) })))
     });
     step(&mut pool, made.collect());
-    let seen = common::machine("i-1", srv(1), 1, MachineState::Running, Some("10.0.0.1"));
+    let seen = machine("i-1", srv(1), 1, MachineState::Running, Some("10.0.0.1"));
     let list = commands.iter().find(|command| command.action.verb() == "list").unwrap();
     let (commands, _) = step(
         &mut pool,
@@ -207,4 +207,37 @@ fn i_32_rows_that_are_not_a_pool_are_refused_with_the_reason() {
         row => row,
     });
     assert_eq!(refused(later.collect()), RestoreError::LaterFormat { found: ROW_FORMAT + 1, known: ROW_FORMAT });
+}
+
+/// A host that reads its pool anew goes on with what the old one has asked for: those outcomes mean other commands.
+#[test]
+fn i_30_the_commands_of_another_life_have_other_numbers() {
+    let mut host = pool_of(1, 2);
+    let mut given: BTreeMap<CommandId, usize> = BTreeMap::new();
+    for life in 0..4 {
+        let introductions = host.introductions();
+        host.step(introductions);
+        assert!(!host.in_flight.is_empty(), "a pool that begins has something to do");
+        for command in host.in_flight.keys() {
+            let before = given.insert(*command, life);
+            assert!(before.is_none_or(|before| before == life), "{command} of life {before:?} again in life {life}");
+        }
+        host.crash();
+    }
+}
+
+/// I-13: a provider that answers with a machine of another installation is not believed.
+#[test]
+fn i_13_a_machine_with_somebody_elses_mark_is_not_adopted() {
+    let mut host = pool_of(1, 1);
+    host.finish("create", Some(srv(1)), Outcome::Lost);
+    let mut foreign = machine("i-1", srv(1), 1, MachineState::Running, Some("10.0.0.1"));
+    foreign.marker.as_mut().unwrap().deployment = DeploymentId::from_bytes([9; 16]);
+    host.finish("find", Some(srv(1)), Outcome::Found(Ok(Some(foreign))));
+    assert_eq!(host.pool.server(srv(1)).unwrap().machine, None);
+    host.now = host.now + secs(30);
+    host.step([]);
+    let ours = machine("i-2", srv(1), 1, MachineState::Running, Some("10.0.0.2"));
+    host.finish("find", Some(srv(1)), Outcome::Found(Ok(Some(ours))));
+    assert_eq!(host.pool.server(srv(1)).unwrap().machine, Some(MachineRef("i-2".into())));
 }

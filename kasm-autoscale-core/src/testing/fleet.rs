@@ -48,6 +48,7 @@ impl Fleet {
             next_session,
             next_config: 2,
             seen: NOW,
+            life: 0,
         };
         let mut rows = Vec::new();
         rows.push(Row::Pool(pool));

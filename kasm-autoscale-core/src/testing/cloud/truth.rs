@@ -101,12 +101,12 @@ impl SimMachine {
         self.hidden_at.is_some_and(|at| at <= now)
     }
 
-    pub(super) fn is_visible(&self, now: Timestamp) -> bool {
+    pub(in crate::testing) fn is_visible(&self, now: Timestamp) -> bool {
         self.visible_at <= now && !self.is_hidden(now)
     }
 
     /// The machine as find and list show it.
-    pub(super) fn shown(&self, now: Timestamp) -> Machine {
+    pub(in crate::testing) fn shown(&self, now: Timestamp) -> Machine {
         let state = self.state(now);
         Machine {
             reference: self.reference.clone(),

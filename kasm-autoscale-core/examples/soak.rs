@@ -1,0 +1,170 @@
+//! Lives simulated worlds through, seed after seed, and tells what was seen.
+//!
+//! ```text
+//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds 1000 --from 0
+//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds 1 --from 17   # one world again
+//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --replay tests/replays/NAME.tape
+//! ```
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is a program for people")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use kasm_autoscale_core::testing::choices::{Choices, Tape};
+use kasm_autoscale_core::testing::world::{Figures, Verdict, explore};
+
+#[derive(Default)]
+struct Options {
+    seeds: u64,
+    from: u64,
+    seconds: Option<u64>,
+    replay: Option<String>,
+    record: Option<String>,
+    shrink: usize,
+    report: Option<String>,
+    failures: usize,
+    all_seen: bool,
+    traces: bool,
+}
+
+const HELP: &str = "soak [--seeds N] [--from S] [--seconds N] [--failures N] [--all-seen] [--traces] [--report FILE]
+     [--record FILE [--shrink TRIES]]   the first failing world, as a tape, made shorter with so many tries
+     [--replay FILE]                    a world from a tape";
+
+fn options() -> Result<Options, String> {
+    let mut options = Options { seeds: 100, failures: 3, ..Options::default() };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value\n{HELP}"));
+        let number = |text: String| text.parse().map_err(|_| format!("{word} {text:?}: expected a number\n{HELP}"));
+        match word.as_str() {
+            "--seeds" => options.seeds = number(value()?)?,
+            "--from" => options.from = number(value()?)?,
+            "--seconds" => options.seconds = Some(number(value()?)?),
+            "--failures" => options.failures = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
+            "--shrink" => options.shrink = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
+            "--replay" => options.replay = Some(value()?),
+            "--record" => options.record = Some(value()?),
+            "--report" => options.report = Some(value()?),
+            #[cfg(kasm_mutants)]
+            "--mutants" => {
+                println!("{}", kasm_autoscale_core::testing::mutants::ALL.join("\n"));
+                std::process::exit(0);
+            }
+            #[cfg(kasm_mutants)]
+            "--mutant" => kasm_autoscale_core::testing::mutants::plant(&value()?)?,
+            "--all-seen" => options.all_seen = true,
+            "--traces" => options.traces = true,
+            _ => return Err(format!("{word:?} is not an option\n{HELP}")),
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    // A panic in a world is told with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    match options().and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    if let Some(path) = &options.replay {
+        return replay(path);
+    }
+    let started = Instant::now();
+    let limit = options.seconds.map(Duration::from_secs);
+    let mut figures = Figures::default();
+    let mut failed = Vec::new();
+    let mut seed = options.from;
+    while seed < options.from.saturating_add(options.seeds) && limit.is_none_or(|limit| started.elapsed() < limit) {
+        let verdict = explore(Choices::seeded(seed));
+        if options.traces {
+            println!("{seed} {}", verdict.trace);
+        }
+        figures.add(&verdict.figures);
+        if let Some(failure) = &verdict.failure {
+            println!("seed {seed} failed\n{failure}");
+            failed.push(seed);
+            if let Some(path) = options.record.as_ref().filter(|_| failed.len() == 1) {
+                record(seed, &failure.invariant, options.shrink, path)?;
+            }
+            if failed.len() >= options.failures {
+                break;
+            }
+        }
+        seed += 1;
+    }
+    if !options.traces {
+        let took = started.elapsed();
+        println!("{figures}");
+        println!("steps a second     {:.0}", figures.steps as f64 / took.as_secs_f64());
+        println!("seeds              {} to {}, in {:.0} s", options.from, seed, took.as_secs_f64());
+    }
+    let unseen = figures.unseen();
+    if let Some(path) = &options.report {
+        let text = report(options, &figures, seed, started.elapsed(), failed.len(), &unseen);
+        std::fs::write(path, text).map_err(|error| format!("{path}: {error}"))?;
+    }
+    if !failed.is_empty() {
+        return Err(format!("worlds of these seeds failed: {failed:?}"));
+    }
+    if options.all_seen && !unseen.is_empty() {
+        return Err(format!("never seen: {}", unseen.join(", ")));
+    }
+    Ok(())
+}
+
+/// The figures as a page: written by the run, never by hand.
+fn report(options: &Options, figures: &Figures, end: u64, took: Duration, failed: usize, unseen: &[String]) -> String {
+    let mut text = format!(
+        "# Reliability\n\nWritten by the run itself, version {}:\n\n```text\n\
+         cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds {} --from {} --all-seen --report RELIABILITY.md\n\
+         ```\n\n| | |\n| --- | --- |\n",
+        env!("CARGO_PKG_VERSION"),
+        end - options.from,
+        options.from,
+    );
+    let mut row = |name: &str, value: String| text += &format!("| {name} | {value} |\n");
+    row("worlds, seeds", format!("{} to {}", options.from, end.saturating_sub(1)));
+    row("worlds in which an invariant was broken", failed.to_string());
+    row("simulated pool-years", format!("{:.1}", figures.pool_years()));
+    row("steps, all recounted and held against the truth", figures.steps.to_string());
+    row("steps a second, one core", format!("{:.0}", figures.steps as f64 / took.as_secs_f64()));
+    row("commands carried out", figures.commands.to_string());
+    row("sessions placed", figures.placed.to_string());
+    row("machines made", figures.machines.to_string());
+    row("pools read anew after a crash or a failed save", figures.restores.to_string());
+    row("faults that made a difference", figures.faults_total().to_string());
+    row("decisions, reasons and refusals never seen", unseen.len().to_string());
+    text += "\n| fault | struck |\n| --- | --- |\n";
+    for (fault, count) in &figures.faults {
+        text += &format!("| {fault} | {count} |\n");
+    }
+    text
+}
+
+fn record(seed: u64, invariant: &str, tries: usize, path: &str) -> Result<(), String> {
+    let tape = explore(Choices::seeded(seed).recorded()).tape;
+    let fails = |tape: &Tape| {
+        let failure = explore(Choices::replayed(tape.clone())).failure;
+        failure.is_some_and(|failure| failure.invariant == invariant)
+    };
+    let least = tape.shrunk(tries, fails);
+    let text = format!("# {invariant}; found with seed {seed}\n{least}");
+    println!("{} choices, {} after shrinking, in {path}", tape.len(), least.len());
+    std::fs::write(path, text).map_err(|error| format!("{path}: {error}"))
+}
+
+fn replay(path: &str) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    let tape: Tape = text.parse().map_err(|error| format!("{path}: {error}"))?;
+    let Verdict { figures, trace, failure, .. } = explore(Choices::replayed(tape));
+    println!("{figures}trace              {trace}");
+    failure.map_or(Ok(()), |failure| Err(format!("{failure}")))
+}

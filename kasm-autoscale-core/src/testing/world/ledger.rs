@@ -1,0 +1,138 @@
+//! The truth about a pool, kept apart from what the pool believes: who sits where, which machines were asked for, and which
+//! of them the providers' contract answers for.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::super::cloud::SimMachine;
+use super::super::lock::locked;
+use super::sky::Sky;
+use crate::id::{ConfigId, ServerId, ServerKey, SessionId};
+use crate::ports::MachineRef;
+use crate::server::{DrainReason, PhaseKind};
+use crate::time::Timestamp;
+
+/// A create that has left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) config: ConfigId,
+    pub(super) cloud: usize,
+    /// When the caller has stopped waiting: what takes effect later is beyond the contract.
+    pub(super) given_up_at: Timestamp,
+}
+
+/// A machine that was made for a server and has not been seen gone.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) cloud: usize,
+    pub(super) reference: MachineRef,
+    pub(super) config: ConfigId,
+    /// Whether no contract answers for it: it came too late, twice, unmarked, or was lied about.
+    pub(super) beyond: bool,
+    /// Whether it came after its request had been given up.
+    pub(super) late: bool,
+}
+
+/// A user on a machine.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pub(super) server: ServerId,
+    pub(super) machine: Option<(usize, MachineRef)>,
+    /// Until when he is certainly there, since he was promised so.
+    pub(super) alive_until: Timestamp,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) asked: BTreeMap<ServerId, Asked>,
+    pub(super) made: BTreeMap<ServerId, Vec<Made>>,
+    pub(super) seats: BTreeMap<SessionId, Seat>,
+    pub(super) placed_ever: BTreeMap<ServerId, u32>,
+    pub(super) phases: BTreeMap<ServerId, PhaseKind>,
+    /// Sessions whose end was asked for.
+    pub(super) ends_asked: BTreeSet<SessionId>,
+    /// Why servers were drained that are draining.
+    pub(super) drains: BTreeMap<ServerId, DrainReason>,
+    /// Servers whose drain an operator wanted to take back.
+    pub(super) undrains_asked: BTreeSet<ServerId>,
+    /// Servers whose deletion with force was asked for.
+    pub(super) forced: BTreeSet<ServerId>,
+    /// Servers whose machines have said that they run.
+    pub(super) spoken: BTreeSet<ServerId>,
+    /// When the saved rows of a session that was answered for say that it is over.
+    pub(super) over: BTreeMap<SessionId, Timestamp>,
+}
+
+impl Ledger {
+    /// Takes note of the machines that a create has brought about.
+    pub(super) fn note_machines(&mut self, sky: &Sky, key: ServerKey) -> u64 {
+        let Some(asked) = self.asked.get(&key.server).copied() else { return 0 };
+        let cloud = locked(&sky.clouds[asked.cloud]);
+        let made = self.made.entry(key.server).or_default();
+        let mut new = 0;
+        for machine in cloud.sim.machines_of(&key.uuid()) {
+            if !machine.is_ours() || made.iter().any(|known| known.reference == machine.reference) {
+                continue;
+            }
+            new += 1;
+            let late = machine.created_at > asked.given_up_at;
+            made.push(Made {
+                cloud: asked.cloud,
+                reference: machine.reference.clone(),
+                config: asked.config,
+                beyond: late || !made.is_empty(),
+                late,
+            });
+        }
+        new
+    }
+
+    /// No contract answers for this machine any more.
+    pub(super) fn put_beyond(&mut self, cloud: usize, reference: &MachineRef) {
+        for made in self.made.values_mut().flatten() {
+            if made.cloud == cloud && made.reference == *reference {
+                made.beyond = true;
+            }
+        }
+    }
+
+    /// Forgets the machines that are gone.
+    pub(super) fn forget_gone(&mut self, sky: &Sky, now: Timestamp) {
+        self.made.retain(|_, all| {
+            all.retain(|made| is_to_be_there(sky, made, now));
+            !all.is_empty()
+        });
+    }
+
+    /// The servers of a config that have a machine, or will have one any moment, for which the contract answers.
+    pub(super) fn servers_with_machines(&self, sky: &Sky, config: ConfigId, now: Timestamp) -> BTreeSet<ServerId> {
+        let counts = |made: &&Made| made.config == config && !made.beyond && is_to_be_there(sky, made, now);
+        let with_one = self.made.iter().filter(|(_, all)| all.iter().any(|made| counts(&made)));
+        with_one.map(|(server, _)| *server).collect()
+    }
+
+    /// A machine of this server that is there although its row is not.
+    pub(super) fn left_behind(&self, sky: &Sky, server: ServerId, now: Timestamp) -> Option<String> {
+        let made = self.made.get(&server)?;
+        let left = made.iter().find(|made| !made.beyond && is_to_be_there(sky, made, now))?;
+        let cloud = locked(&sky.clouds[left.cloud]);
+        Some(format!("{:?}", cloud.sim.machine(&left.reference)?))
+    }
+
+    /// How many sit on a server.
+    pub(super) fn seated_on(&self, server: ServerId) -> usize {
+        self.seats.values().filter(|seat| seat.server == server).count()
+    }
+}
+
+/// Whether a machine is there, or will be without anybody doing anything.
+fn is_to_be_there(sky: &Sky, made: &Made, now: Timestamp) -> bool {
+    let cloud = locked(&sky.clouds[made.cloud]);
+    cloud.sim.machine(&made.reference).is_some_and(|machine| !is_gone(machine, now))
+}
+
+fn is_gone(machine: &SimMachine, now: Timestamp) -> bool {
+    machine.deleted_at.is_some_and(|at| at <= now)
+}
