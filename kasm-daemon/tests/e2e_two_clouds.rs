@@ -71,6 +71,10 @@ deployment_key = {{ env = "KASM_E2E_KEY" }}
 [store]
 path = "pools.sqlite"
 
+[log]
+# Every look of the test would be in it.
+filter = "info,kasm_daemon::api::gate=warn"
+
 [[token]]
 name = "e2e"
 role = "admin"
