@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test lint bench fuzz tools clean
+.PHONY: demo test story lint bench fuzz tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -13,6 +13,11 @@ demo:
 # Everything, with real servers on loopback. Installs what is missing.
 test: tools
 	sh tests/run.sh
+
+# The whole story with a real machine: a domain controller and a virtual machine that joins it, driven by the daemon. Builds
+# the machine's image when there is none, which takes some minutes and root.
+story: tools
+	sh tests/story/run.sh
 
 # Format, lints and documentation, all warnings denied.
 lint:

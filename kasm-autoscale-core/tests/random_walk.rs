@@ -312,12 +312,8 @@ impl Walk {
             88..91 => {
                 dice.pick(&servers).map(|id| Fact::DeleteAsked { server: *id, force: self.steps.is_multiple_of(2) })
             }
-            91..93 => {
+            91..94 => {
                 self.cloud.mishap(dice);
-                None
-            }
-            93 => {
-                self.cloud.catastrophe();
                 None
             }
             94..98 => {
@@ -339,6 +335,9 @@ impl Walk {
         };
         if let Some(fact) = fact {
             self.step(vec![fact]);
+        }
+        if self.dice.chance(60) {
+            self.cloud.catastrophe();
         }
         if self.dice.chance(20) {
             self.acknowledge_losses();
@@ -662,7 +661,7 @@ fn i_01_to_i_20_hold_on_random_walks_and_after_them() {
         }
     }
     assert!(failed.is_empty(), "walks of these seeds failed: {failed:?}");
-    let met_all = all.covering > 100 && all.breaker > 100 && all.kept > 100 && all.losses > 5;
+    let met_all = all.covering > 100 && all.breaker > 100 && all.kept > 100 && all.losses > 3;
     assert!(met_all || walks < 40, "the walks met too little: {all:?}");
 }
 

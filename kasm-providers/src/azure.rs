@@ -542,6 +542,13 @@ impl VmProvider for AzureProvider {
                 ..refused("NotOurs", "this is no machine of ours by its name")
             });
         };
+        // A database that is copied for a test names the machines of the installation it was copied from.
+        if let Some(there) = self.vm(&vm).await?
+            && machines::marker(&there).is_some_and(|marker| marker.deployment != self.deployment)
+        {
+            tracing::warn!(%vm, "a machine was to be deleted that belongs to another installation; it is left alone");
+            return Ok(Progress::Done { machine: Some(vm.reference()) });
+        }
         // Nobody works on it any more, so it need not be shut down in peace.
         let url = self.vm_url(&vm, &[("forceDeletion", "true")]);
         let call = Call { method: Method::Delete, ..read("Microsoft.Compute/virtualMachines/delete", &vm, &url) };

@@ -462,6 +462,19 @@ async fn machines_that_stop_fail_or_run_all_the_same_are_told_apart() {
     assert_eq!(listed(&provider).await[0].state, MachineState::Running);
 }
 
+/// As after a database was copied: the same pools, servers and references, and another deployment.
+#[tokio::test]
+async fn machines_of_another_installation_are_left_alone() {
+    let arm = Arm::start();
+    let reference = made(&provider(&arm), 1).await;
+    let other = kasm_autoscale_core::id::DeploymentId::from_bytes([8; 16]);
+    let copy = AzureProvider::connect(settings(&arm), other).expect("sound settings");
+    assert_eq!(copy.delete(&reference).await, Ok(Progress::Done { machine: Some(reference) }));
+    let found = copy.find(&key(1, 1)).await.expect("an answer").expect("a machine");
+    assert_eq!(found.marker.map(|mark| mark.deployment), Some(deployment()));
+    assert!(arm.calls().iter().all(|call| !call.starts_with("DELETE")));
+}
+
 #[tokio::test]
 async fn lists_have_pages_and_no_page_may_be_missing() {
     let arm = Arm::start();

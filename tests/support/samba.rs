@@ -92,10 +92,19 @@ impl Samba {
 
     /// The same, with the changes of an LDIF made before it starts: those of the schema are not seen later.
     pub(crate) fn start_changed(certificate: Certificate, ldif: &str) -> Option<Self> {
+        // Another program may take the free address before Samba does: then Samba ends, and another is tried.
+        Self::try_to_start(3, certificate, ldif, free_address)
+    }
+
+    /// A domain controller at this address, for a test that has a network of its own and is root there.
+    pub(crate) fn start_at(address: Ipv4Addr, certificate: Certificate) -> Option<Self> {
+        Self::try_to_start(1, certificate, "", || address)
+    }
+
+    fn try_to_start(tries: u32, certificate: Certificate, ldif: &str, address: impl Fn() -> Ipv4Addr) -> Option<Self> {
         let programs = programs()?;
         let template = template();
-        // Another program may take the free address before Samba does: then Samba ends, and another is tried.
-        for _ in 0..3 {
+        for _ in 0..tries {
             let folder = tempfile::tempdir().expect("a folder");
             copy(&template, &folder.path().join("dc"));
             if !ldif.is_empty() {
@@ -103,7 +112,7 @@ impl Samba {
                 let output = run(Command::new("/usr/bin/python3").arg(script()).arg("modify").arg(conf), ldif);
                 assert!(output.status.success(), "not changed: {}", text(&output));
             }
-            let started = Self::start_in(folder, certificate, &programs);
+            let started = Self::start_in(folder, certificate, &programs, &address);
             if started.is_some() {
                 return started;
             }
@@ -111,9 +120,14 @@ impl Samba {
         panic!("the domain controller does not start");
     }
 
-    fn start_in(folder: tempfile::TempDir, certificate: Certificate, programs: &Programs) -> Option<Self> {
+    fn start_in(
+        folder: tempfile::TempDir,
+        certificate: Certificate,
+        programs: &Programs,
+        address: impl Fn() -> Ipv4Addr,
+    ) -> Option<Self> {
         let is_root = fs::metadata(folder.path()).expect("the folder exists").uid() == 0;
-        let address = if is_root { free_address() } else { Ipv4Addr::LOCALHOST };
+        let address = if is_root { address() } else { Ipv4Addr::LOCALHOST };
         certify(folder.path(), address, certificate);
         let mut command = controller(folder.path(), address, &programs.samba);
         if !is_root {

@@ -245,13 +245,14 @@ impl Cloud {
         Ok(Progress::Pending { machine: None, op: None })
     }
 
-    /// All machines of the config that has the most of them are gone at once.
+    /// All machines of the config that has the most of them are gone at once, if that is more than a few.
     pub fn catastrophe(&mut self) {
         let mut counts: BTreeMap<ConfigId, usize> = BTreeMap::new();
         for vm in self.machines.values() {
             *counts.entry(vm.config).or_default() += 1;
         }
-        let struck = counts.into_iter().max_by_key(|(_, count)| *count).map(|(config, _)| config);
+        let struck = counts.into_iter().filter(|(_, count)| *count > 4).max_by_key(|(_, count)| *count);
+        let struck = struck.map(|(config, _)| config);
         self.machines.retain(|_, vm| Some(vm.config) != struck);
     }
 
