@@ -19,6 +19,13 @@ pub(crate) struct Instance {
     pub(crate) tags: BTreeMap<String, String>,
 }
 
+impl Instance {
+    /// Whether it is neither terminated nor on its way there.
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(self.state.as_str(), "terminated" | "shutting-down")
+    }
+}
+
 impl Ec2 {
     /// Starts it. `None`: moto is not installed, and the notice has been given.
     pub(crate) fn start() -> Option<Self> {
@@ -54,8 +61,7 @@ impl Ec2 {
 
     /// Instances that are not terminated, nor on their way there.
     pub(crate) fn live(&self) -> Vec<Instance> {
-        let gone = |instance: &Instance| matches!(instance.state.as_str(), "terminated" | "shutting-down");
-        self.instances().into_iter().filter(|instance| !gone(instance)).collect()
+        self.instances().into_iter().filter(Instance::is_live).collect()
     }
 }
 
