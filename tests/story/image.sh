@@ -51,12 +51,12 @@ done
 
 echo "story: the root file system, which takes some minutes"
 packages=adcli,krb5-user,libpam-krb5,xrdp,tigervnc-standalone-server,iproute2,wget,openssl
-$sudo debootstrap --variant=minbase --include="$packages" bookworm "$work/root" >"$out/debootstrap.log" 2>&1 \
+$sudo debootstrap --variant=minbase --include="$packages" bookworm "$work/tree" >"$out/debootstrap.log" 2>&1 \
 	|| { tail -n 20 "$out/debootstrap.log" >&2; exit 1; }
-$sudo rm -rf "$work/root/var/cache/apt" "$work/root/var/lib/apt/lists" "$work/root/usr/share/doc" "$work/root/usr/share/man" \
-	"$work/root/usr/share/locale"
-$sudo cp "$story/guest-init.sh" "$work/root/guest-init"
-$sudo mke2fs -q -t ext4 -d "$work/root" "$work/root.img" 1200M
+$sudo rm -rf "$work/tree/var/cache/apt" "$work/tree/var/lib/apt/lists" "$work/tree/usr/share/doc" "$work/tree/usr/share/man" \
+	"$work/tree/usr/share/locale"
+$sudo cp "$story/guest-init.sh" "$work/tree/guest-init"
+$sudo mke2fs -q -t ext4 -d "$work/tree" "$work/root.img" 1200M
 $sudo chown "$(id -u):$(id -g)" "$work/root.img"
 
 cp "$work/kernel/boot/vmlinuz-$version" "$out/kernel"
