@@ -10,7 +10,7 @@ use crate::config::{ConfigSpec, DomainJoin};
 use crate::id::{ConfigId, DirectoryName, ServerId};
 use crate::ports::{Certainty, ComputerRef, DirectoryError, DirectoryErrorKind, JoinState};
 use crate::report::{BackoffKind, CleanupReport};
-use crate::server::{CreateCall, DeleteReason, Phase, Server, UnenrollCall, UnenrollFailure};
+use crate::server::{CreateCall, DeleteReason, Phase, PhaseKind, Server, UnenrollCall, UnenrollFailure};
 use crate::state::{KnownDirectory, State};
 use crate::time::Timestamp;
 
@@ -35,6 +35,22 @@ impl State {
         let name = spec.server_name_pattern.name_of(&key)?;
         let deployment = self.row.spec.deployment;
         Some(EnrollComputer { directory, deployment, server: key, config: server.config, name, ou })
+    }
+
+    /// A request for a computer object that was in doubt when the rows were restored may have its effect for as long as its call
+    /// is waited for, as a create may.
+    pub(crate) fn extend_enrolments(&mut self, directory: &DirectoryName, call_timeout: core::time::Duration) {
+        let of_directory = |server: &Server| {
+            server.phase.kind() == PhaseKind::Enrolling && self.directory_of(server).as_ref() == Some(directory)
+        };
+        for id in self.doubtful_where(of_directory) {
+            self.doubtful.remove(&id);
+            self.edit_server(id, |server| {
+                if let Phase::Enrolling { asked, .. } = &mut server.phase {
+                    *asked = asked.map(|asked| asked + call_timeout);
+                }
+            });
+        }
     }
 
     pub(crate) fn ask_whether_joined(&mut self, id: ServerId) {

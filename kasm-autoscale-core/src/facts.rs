@@ -29,6 +29,7 @@ impl State {
                 Ok(Answer::Done)
             }
             Fact::DirectoryKnown(name, facts) => {
+                self.extend_enrolments(&name, facts.call_timeout);
                 self.directories.entry(name).or_default().facts = Some(facts);
                 Ok(Answer::Done)
             }

@@ -172,10 +172,10 @@ impl State {
     /// A create that was in doubt when the rows were restored may have its effect for as long as its call is waited for: a
     /// host that reads its pool anew goes on with the calls it has begun.
     pub(crate) fn extend_doubt(&mut self, provider: &ProviderName, call_timeout: core::time::Duration) {
-        let of_provider =
-            |id: &ServerId| self.servers.get(id).is_some_and(|server| self.born_with(server).provider == *provider);
-        let known: Vec<ServerId> = self.doubtful.iter().copied().filter(of_provider).collect();
-        for id in known {
+        let of_provider = |server: &Server| {
+            server.phase.kind() != PhaseKind::Enrolling && self.born_with(server).provider == *provider
+        };
+        for id in self.doubtful_where(of_provider) {
             self.doubtful.remove(&id);
             self.edit_server(id, |server| {
                 if let Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } = &mut server.phase {
@@ -183,6 +183,11 @@ impl State {
                 }
             });
         }
+    }
+
+    /// The servers among those in doubt of which this is true.
+    pub(crate) fn doubtful_where(&self, is: impl Fn(&Server) -> bool) -> Vec<ServerId> {
+        self.doubtful.iter().copied().filter(|id| self.servers.get(id).is_some_and(&is)).collect()
     }
 
     fn poll_failed(&mut self, id: ServerId, error: &ProviderError) {

@@ -288,8 +288,10 @@ impl State {
         (server.sessions, server.busy, server.absent) = (0, None, 0);
         (server.named_at, server.enrolled_at) = (now, now);
         if let Phase::Enrolling { asked, ask_at, .. } = &mut server.phase {
-            // The same of the request for its computer object, which is made again.
+            // The same of the request for its computer object, which is made again. The one before may still take effect, so its
+            // time counts from now, and is extended when its directory is known.
             (*asked, *ask_at) = (Some(now), now);
+            self.doubtful.insert(server.id);
         }
         if let Phase::Creating { call, .. } = &mut server.phase
             && *call == CreateCall::Intended

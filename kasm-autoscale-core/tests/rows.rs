@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Host, Store, T0, directory_known, key, known, pool_spec, secs, set, srv};
+use common::{Host, Store, T0, directory_facts, directory_known, key, known, pool_spec, secs, set, srv};
 use kasm_autoscale_core::command::Outcome;
 use kasm_autoscale_core::config::NamePattern;
 use kasm_autoscale_core::input::Fact;
@@ -120,6 +120,33 @@ fn what_a_directory_failed_at_survives_a_restart() {
     );
     host.crash();
     assert_eq!(cleanups(&host), before);
+}
+
+#[test]
+fn i_21_a_request_that_a_restart_left_in_doubt_is_looked_for_as_long_as_it_may_take_effect() {
+    let mut host = Host::new(pool_spec());
+    host.step([known("aws"), directory_known(), joining(json!({}))]);
+    assert!(host.command("enroll", Some(srv(1))).is_some());
+    host.crash();
+    let facts = host.introductions();
+    host.step(facts);
+    // Asked again, the directory refuses for certain. What was asked before may still be under way.
+    let refused = DirectoryError::new(DirectoryErrorKind::Denied, Certainty::NotApplied, "code", "words");
+    host.finish("enroll", Some(srv(1)), Outcome::Enrolled(Err(refused)));
+    assert_eq!(host.phase(srv(1)), PhaseKind::Unenrolling);
+    let facts = directory_facts();
+    let proof = T0 + facts.call_timeout + facts.visibility_lag;
+    let looked = |host: &mut Host| {
+        host.step([]);
+        host.finish("find_computer", Some(srv(1)), Outcome::ComputerFound(Ok(None)));
+    };
+    while host.now < proof {
+        looked(&mut host);
+        assert_eq!(host.phase(srv(1)), PhaseKind::Unenrolling, "nothing is proved at {}", host.now);
+        host.now = host.wake_at.unwrap().min(proof);
+    }
+    looked(&mut host);
+    assert_eq!(host.phase(srv(1)), PhaseKind::Gone);
 }
 
 #[test]
