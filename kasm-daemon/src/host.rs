@@ -98,7 +98,9 @@ pub enum HostError {
     #[error("{0} is declared in the config file; change it there and restart the daemon")]
     Declared(String),
     /// The pool has configs or servers.
-    #[error("pool {0:?} still has configs or servers; delete its configs and wait until its servers are gone")]
+    #[error(
+        "pool {0:?} still has configs or servers, or its providers have not shown yet that they hold none of its machines; delete its configs and try again when its servers are gone"
+    )]
     NotEmpty(PoolName),
     /// The core refused it.
     #[error(transparent)]
