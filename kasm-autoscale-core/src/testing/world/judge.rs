@@ -53,9 +53,15 @@ impl World {
         }
         match phase {
             PhaseKind::Gone => {
-                let ledger = &mut self.hosts[index].ledger;
-                ledger.phases.remove(&server);
-                let left = ledger.left_behind(&self.sky, server, self.now);
+                self.hosts[index].ledger.phases.remove(&server);
+                let host = &self.hosts[index];
+                // The row may have known another machine, while this one waits to be deleted as an orphan.
+                let is_orphan = |made: &Made| {
+                    let mut orphans = host.pool.iter().flat_map(|pool| pool.orphans());
+                    orphans
+                        .any(|(name, machine)| self.sky.index(name) == Some(made.cloud) && *machine == made.reference)
+                };
+                let left = host.ledger.left_behind(&self.sky, server, is_orphan, self.now);
                 expect(left.is_none(), "I-20 and I-23 a server that is gone has left no machine", || {
                     format!("{server} gone ({why:?}), and there is {}", left.unwrap_or_default())
                 })
@@ -360,7 +366,10 @@ impl World {
     /// it is found when the pool is restored or uses that cloud again, and not before.
     fn came_after_all(&self, pool: &crate::pool::Pool, made: &Made) -> bool {
         let cloud = locked(&self.sky.clouds[made.cloud]);
-        made.late && !pool.configs().any(|spec| spec.provider == cloud.name)
+        let is_used = pool.configs().any(|spec| spec.provider == cloud.name);
+        let mut on_it = pool.servers().filter(|server| pool.born_with(server).provider == cloud.name);
+        let is_servers = on_it.any(|server| server.machine.as_ref() == Some(&made.reference));
+        made.late && !is_used && !is_servers
     }
 
     fn is_marked(&self, cloud: usize, reference: &crate::ports::MachineRef) -> bool {

@@ -113,10 +113,16 @@ impl Ledger {
         with_one.map(|(server, _)| *server).collect()
     }
 
-    /// A machine of this server that is there although its row is not.
-    pub(super) fn left_behind(&self, sky: &Sky, server: ServerId, now: Timestamp) -> Option<String> {
+    /// A machine of this server that is there although its row is not, nor knows anybody of it.
+    pub(super) fn left_behind(
+        &self,
+        sky: &Sky,
+        server: ServerId,
+        is_known: impl Fn(&Made) -> bool,
+        now: Timestamp,
+    ) -> Option<String> {
         let made = self.made.get(&server)?;
-        let left = made.iter().find(|made| !made.beyond && is_to_be_there(sky, made, now))?;
+        let left = made.iter().find(|made| !made.beyond && !is_known(made) && is_to_be_there(sky, made, now))?;
         let cloud = locked(&sky.clouds[left.cloud]);
         Some(format!("{:?}", cloud.sim.machine(&left.reference)?))
     }
