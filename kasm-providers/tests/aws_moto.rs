@@ -46,7 +46,9 @@ impl World {
         let ec2 = Client::from_conf(config.build());
         let block = format!("127.0.{x}.0/24");
         let vpc = ec2.create_vpc().cidr_block(&block).send().await.expect("a VPC").vpc.expect("a VPC");
-        let subnet = ec2.create_subnet().set_vpc_id(vpc.vpc_id).cidr_block(&block).send().await.expect("a subnet");
+        // moto puts a subnet in any zone, and not every size is offered in each.
+        let subnet = ec2.create_subnet().set_vpc_id(vpc.vpc_id).cidr_block(&block).availability_zone("us-east-1a");
+        let subnet = subnet.send().await.expect("a subnet");
         let subnet = subnet.subnet.and_then(|subnet| subnet.subnet_id).expect("a subnet");
         let images = ec2.describe_images().send().await.expect("images").images.unwrap_or_default();
         let windows = images.iter().find(|image| image.root_device_name() == Some("/dev/sda1")).expect("an image");

@@ -32,7 +32,8 @@ impl Ec2 {
         let mut ec2 = Self { moto: Moto::start()?, subnet: String::new() };
         let vpc = ec2.call("Action=CreateVpc&CidrBlock=127.0.0.0%2F16");
         let vpc = tag(&vpc, "vpcId").expect("a VPC is made");
-        let subnet = ec2.call(&format!("Action=CreateSubnet&VpcId={vpc}&CidrBlock=127.0.77.0%2F24"));
+        let subnet =
+            ec2.call(&format!("Action=CreateSubnet&VpcId={vpc}&CidrBlock=127.0.77.0%2F24&AvailabilityZone=us-east-1a"));
         ec2.subnet = tag(&subnet, "subnetId").expect("a subnet is made").to_owned();
         Some(ec2)
     }
