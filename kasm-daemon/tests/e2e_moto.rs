@@ -182,7 +182,7 @@ fn config(name: &str, ec2: &Ec2, rdp: u16, minimum: u32, reusable: bool) -> Valu
         "reusable": reusable,
         "minimum_available_sessions": minimum,
         "max_sessions_per_server": 4,
-        "max_servers": 100,
+        "max_servers": 200,
         "downscale_backoff": "3s",
         "boot_deadline": "2m",
         "machine": { "ami": "ami-12c6146b", "instance_type": "t3.large", "subnet_id": ec2.subnet },
@@ -273,6 +273,9 @@ fn a_pool_keeps_its_free_sessions_on_ec2() {
 #[test]
 fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
     const KILLS: u32 = 20;
+    // So many must have come in time. Where fewer of the first have, for that machine's speed, more are tried.
+    const IN_TIME: u32 = 5;
+    const KILLS_MAX: u32 = 60;
     let folder = tempfile::tempdir().expect("a folder");
     let Some(ec2) = Ec2::start() else { return };
     let Some((_xrdp, rdp)) = start_xrdp(folder.path()) else { return };
@@ -285,7 +288,9 @@ fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
     let mut interrupted = 0;
     // How long the daemon may live after a wish, at most: found out as we go, since no two machines are equally fast.
     let mut longest = 60;
-    for kill in 1..=KILLS {
+    let mut kill = 0;
+    while kill < KILLS || (interrupted < IN_TIME && kill < KILLS_MAX) {
+        kill += 1;
         // Three more servers each time; the daemon dies somewhere between the wish and its fulfilment.
         let minimum = 4 + kill * 12;
         daemon.want(200, "PUT", "/v1/pools/crash/configs/ec2", &config("ec2", &ec2, rdp, minimum, true));
@@ -295,7 +300,7 @@ fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
         let wanted = usize::try_from(1 + kill * 3).expect("a few");
         let in_time = ec2.live().len() < wanted;
         interrupted += u32::from(in_time);
-        longest = if in_time { longest + 20 } else { (longest / 2).max(1) };
+        longest = if in_time { longest + 5 } else { (longest / 2).max(1) };
         daemon.start();
         settle(&daemon, "crash", wanted);
         compare(&daemon, &ec2, "crash");
@@ -306,7 +311,7 @@ fn kill_minus_nine_at_any_moment_neither_doubles_nor_forgets_a_machine() {
             daemon.log()
         );
     }
-    assert!(interrupted >= 5, "only {interrupted} of {KILLS} kills came before everything was made: kill earlier");
+    assert!(interrupted >= IN_TIME, "only {interrupted} of {kill} kills came before everything was made: kill earlier");
     daemon.want(200, "POST", "/v1/pools/crash/configs/ec2/disable", &Value::Null);
     settle(&daemon, "crash", 0);
     assert_eq!(ec2.live(), []);
