@@ -73,7 +73,10 @@ impl State {
 
     fn computers_seen(&mut self, name: &DirectoryName, listing: &ComputerListing) {
         let seen: BTreeSet<&ComputerRef> = listing.computers.iter().map(|computer| &computer.reference).collect();
-        for computer in &listing.computers {
+        // In an order of our own, as machines are.
+        let mut computers: Vec<&SeenComputer> = listing.computers.iter().collect();
+        computers.sort_by_key(|computer| &computer.reference);
+        for computer in computers {
             if self.is_orphan(name, computer) {
                 self.orphan_computer_seen(name, computer, listing.complete);
             }

@@ -274,6 +274,14 @@ pub enum RestoreError {
         /// What it speaks of.
         missing: String,
     },
+    /// A row has a number that its pool has not given out yet.
+    #[error("row {row} has a number that the pool has not given out: the next one is {next}")]
+    NotGivenOut {
+        /// The row.
+        row: String,
+        /// The next number of its kind.
+        next: u64,
+    },
     /// Two servers have one slot.
     #[error("servers {0} and {1} have the same slot")]
     SlotTwice(ServerId, ServerId),

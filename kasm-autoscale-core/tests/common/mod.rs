@@ -4,6 +4,7 @@
 
 pub mod cloud;
 pub mod directory;
+pub mod history;
 pub mod story;
 pub mod words;
 
