@@ -13,6 +13,10 @@ use crate::session::{Session, SessionState};
 use crate::state::{Config, Edition, State};
 use crate::time::Timestamp;
 
+/// No server has a slot as high as this, or there would have to be as many servers: a row that says so is damaged, and the list of
+/// slots would be as long as it says.
+const SLOTS_MAX: u32 = 1 << 22;
+
 /// A pool of servers, its autoscale configs, its users' sessions and those who wait for one.
 ///
 /// It has four kinds of methods:
@@ -307,6 +311,9 @@ impl State {
         let config = self.configs.get(&server.config).ok_or_else(|| RestoreError::missing(key, server.config))?;
         if !config.editions.contains_key(&server.generation) {
             return Err(RestoreError::missing(key, RowKey::Config(server.config, server.generation)));
+        }
+        if server.slot >= SLOTS_MAX {
+            return Err(RestoreError::SlotTooHigh(server.id, server.slot));
         }
         if let Some(Some(other)) = self.server_in_slot.get(server.slot as usize) {
             return Err(RestoreError::SlotTwice(*other, server.id));

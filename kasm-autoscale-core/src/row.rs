@@ -282,6 +282,9 @@ pub enum RestoreError {
         /// The next number of its kind.
         next: u64,
     },
+    /// A server has a slot that is higher than there can be servers.
+    #[error("server {0} has slot {1}, and no pool has so many servers")]
+    SlotTooHigh(ServerId, u32),
     /// Two servers have one slot.
     #[error("servers {0} and {1} have the same slot")]
     SlotTwice(ServerId, ServerId),

@@ -263,6 +263,5 @@ fn i_36_a_batch_in_two_halves_comes_to_the_same() {
     }
     let told = format!("{cuts} cuts, {early} decided early, {elsewhere} placed elsewhere, {thrifty} with less");
     assert!(cuts > 500 && early * 5 < cuts && (elsewhere + thrifty) * 20 < cuts, "{told}");
-    println!("{told}");
     seen.expect(&["placed", "create", "wait", "held", "emptying", "long lists"]);
 }

@@ -73,6 +73,12 @@ fn rows_with_numbers_that_were_never_given_out_are_refused() {
         }
     };
     assert_eq!(rows(&later), Err(RestoreError::NotGivenOut { row: "server/7".into(), next: 2 }));
+    let far = |row: &mut Row| {
+        if let Row::Server(server) = row {
+            server.slot = u32::MAX;
+        }
+    };
+    assert_eq!(rows(&far), Err(RestoreError::SlotTooHigh(srv(1), u32::MAX)));
     let forgotten = |row: &mut Row| {
         if let Row::Pool(pool) = row {
             pool.next_config = 1;

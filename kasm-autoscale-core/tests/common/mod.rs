@@ -5,6 +5,7 @@
 pub mod cloud;
 pub mod directory;
 pub mod history;
+pub mod naive;
 pub mod story;
 pub mod words;
 
