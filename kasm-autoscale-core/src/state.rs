@@ -28,6 +28,7 @@ const OUTCOME_GRACE: Duration = Duration::from_secs(30);
 /// its outcomes must not be taken for those of other commands.
 const COMMANDS_OF_A_LIFE: u64 = 1_000_000_000;
 
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) row: PoolRow,
     pub(crate) now: Timestamp,
@@ -57,7 +58,7 @@ pub(crate) struct State {
 }
 
 /// What this step has changed and decided so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) changed: BTreeSet<RowKey>,
     /// Servers that need a look.
@@ -95,7 +96,7 @@ pub(crate) enum Subject {
 }
 
 /// A provider as this pool knows it. Not stored: every start looks anew.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Provider {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) list_at: Timestamp,
@@ -112,7 +113,7 @@ pub(crate) struct Provider {
 }
 
 /// A machine or computer object with our mark that no row knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Orphan {
     pub(crate) config: ConfigId,
     pub(crate) sightings: u32,
@@ -120,7 +121,7 @@ pub(crate) struct Orphan {
 }
 
 /// A directory as this pool knows it. Not stored either.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KnownDirectory {
     pub(crate) facts: Option<DirectoryFacts>,
     pub(crate) list_at: Timestamp,
@@ -153,6 +154,7 @@ impl Provider {
 }
 
 /// A config with its editions, its tallies and its placement index.
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) id: ConfigId,
     pub(crate) current: u32,
@@ -174,6 +176,7 @@ pub(crate) struct Config {
     pub(crate) wake_at: Option<Timestamp>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Edition {
     pub(crate) spec: Arc<ConfigSpec>,
     pub(crate) servers: u32,
