@@ -56,7 +56,9 @@ pub mod wire {
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
-    pub use super::why::{BackoffView, ConfigWhy, DecisionView, EventList, EventView, PhasesView, SupplyView, WhyView};
+    pub use super::why::{
+        BackoffView, ConfigWhy, DecisionView, EventList, EventView, FreezeView, PhasesView, SupplyView, WhyView,
+    };
     pub use super::workspaces::{WorkspaceBody, WorkspaceList, WorkspaceView};
 }
 
@@ -221,6 +223,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(configs::enable_config))
         .routes(routes!(configs::disable_config))
         .routes(routes!(configs::acknowledge_loss))
+        .routes(routes!(configs::lift_freeze))
         .routes(routes!(servers::list_servers))
         .routes(routes!(servers::show_server, servers::delete_server))
         .routes(routes!(servers::drain_server))
