@@ -1,0 +1,1 @@
+//! Limits and scopes, by their numbers.
