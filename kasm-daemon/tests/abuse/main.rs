@@ -87,7 +87,7 @@ async fn town() -> Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g_11_hostile_requests_harm_nobody() {
-    let wanted = number("KASM_ABUSE_REQUESTS", 40_000);
+    let wanted = number("KASM_ABUSE_REQUESTS", 20_000);
     let seed = number("KASM_ABUSE_SEED", 1);
     let panics = Arc::new(AtomicU64::new(0));
     let (before, counter) = (std::panic::take_hook(), panics.clone());
