@@ -20,6 +20,9 @@ pub struct Violation {
     pub invariant: String,
     /// What was found.
     pub found: String,
+    /// The config whose servers or numbers do not add up; `None`: it concerns the whole pool.
+    #[serde(default)]
+    pub config: Option<ConfigId>,
 }
 
 impl fmt::Display for Violation {
@@ -28,29 +31,36 @@ impl fmt::Display for Violation {
     }
 }
 
-struct Findings(Vec<Violation>);
+/// Violations, as they are found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) all: Vec<Violation>,
+    /// Whose they are.
+    pub(crate) config: Option<ConfigId>,
+}
 
 impl Findings {
-    fn expect(&mut self, holds: bool, invariant: &str, found: impl FnOnce() -> String) {
+    pub(crate) fn expect(&mut self, holds: bool, invariant: &str, found: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(Violation { invariant: invariant.into(), found: found() });
+            self.all.push(Violation { invariant: invariant.into(), found: found(), config: self.config });
         }
     }
 }
 
 impl State {
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        let mut findings = Findings(Vec::new());
+        let mut findings = Findings::default();
         self.check_servers(&mut findings);
         self.check_sessions(&mut findings);
         self.check_configs(&mut findings);
         self.check_timers(&mut findings);
-        findings.0
+        findings.all
     }
 
     fn check_servers(&self, findings: &mut Findings) {
         for server in self.servers.values() {
             let id = server.id;
+            findings.config = Some(server.config);
             let spec = self.born_with(server);
             let max = spec.max_sessions_per_server.get();
             findings.expect(server.sessions <= max, "I-01 sessions within max", || {
@@ -78,6 +88,7 @@ impl State {
                 format!("{id}, next is {}", self.row.next_server)
             });
         }
+        findings.config = None;
         let occupied = self.server_in_slot.iter().flatten().count();
         findings.expect(occupied == self.servers.len(), "slots counted", || {
             format!("{occupied} for {} servers", self.servers.len())
@@ -149,6 +160,7 @@ impl State {
             *recount.editions.entry(server.generation).or_default() += 1;
         }
         for config in self.configs.values() {
+            findings.config = Some(config.id);
             let fresh = recounts.remove(&config.id).unwrap_or_default();
             let name = &config.spec().name;
             findings.expect(fresh.tally == config.tally, "tally kept", || {
@@ -180,11 +192,13 @@ impl State {
                 .count()
         };
         for config in self.configs.values() {
+            findings.config = Some(config.id);
             let counted = of(config.id);
             findings.expect(usize::try_from(config.orphans) == Ok(counted), "orphans counted", || {
                 format!("{}: {} kept, {counted} recounted", config.id, config.orphans)
             });
         }
+        findings.config = None;
     }
 
     fn check_timers(&self, findings: &mut Findings) {
@@ -199,6 +213,7 @@ impl State {
             format!("{} kept, {timers} recounted", self.timers.len())
         });
         for server in self.servers.values() {
+            findings.config = Some(server.config);
             let waits_for_nothing =
                 server.due().is_none() && !matches!(server.phase, Phase::Ready { .. } | Phase::Draining { .. });
             findings.expect(!waits_for_nothing, "I-25 a next step for every server", || {

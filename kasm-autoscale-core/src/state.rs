@@ -66,6 +66,8 @@ pub(crate) struct Journal {
     pub(crate) commands: Vec<Command>,
     pub(crate) answers: Vec<(Ticket, Answer)>,
     pub(crate) events: Vec<Event>,
+    /// Whether everything is to be recounted at the end of the step.
+    pub(crate) recount: bool,
 }
 
 /// Whose turn it is when its time has come.

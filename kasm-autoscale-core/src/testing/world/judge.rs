@@ -35,6 +35,9 @@ impl World {
                     self.figures.saw("alarm: mass loss");
                     self.alarm(index, config.clone());
                 }
+                What::Frozen { config, freeze } => {
+                    expect(false, "the pool finds nothing wrong with itself", || format!("{config}: {freeze}"))?
+                }
                 What::LossAcknowledged { .. } => self.figures.saw("mass loss acknowledged"),
                 _ => {}
             }
@@ -415,6 +418,7 @@ impl World {
             Decision::Wait { because, .. } => ("decision: wait", Some(because)),
             Decision::SurplusHeld { .. } => ("decision: surplus held", None),
             Decision::SurplusFrozen { .. } => ("decision: surplus frozen", None),
+            Decision::SurplusInDoubt { .. } => ("decision: surplus in doubt", None),
             Decision::Drain { .. } => ("decision: drain", None),
             Decision::Emptying { .. } => ("decision: emptying", None),
             Decision::Empty => ("decision: empty", None),
@@ -427,6 +431,7 @@ impl World {
                 Waiting::BackingOff { .. } => "waiting: backing off",
                 Waiting::Trying { .. } => "waiting: trying",
                 Waiting::BreakerOpen { .. } => "waiting: breaker open",
+                Waiting::Frozen { .. } => "waiting: frozen",
                 Waiting::ProviderMissing { .. } => "waiting: provider missing",
                 Waiting::DirectoryMissing { .. } => "waiting: directory missing",
                 Waiting::NamesUsedUp { .. } => "waiting: names used up",
@@ -447,6 +452,7 @@ impl World {
             Phase::Deleting { why, .. } => Some(match why {
                 DeleteReason::Drained(_) => "delete: drained",
                 DeleteReason::NotWanted => "delete: not wanted",
+                DeleteReason::Frozen => "delete: frozen",
                 DeleteReason::Operator => "delete: operator",
                 DeleteReason::BootDeadline { .. } => "delete: boot deadline",
                 DeleteReason::CreateFailed { .. } => "delete: create failed",

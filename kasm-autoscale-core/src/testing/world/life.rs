@@ -385,6 +385,8 @@ fn refusal_word(refusal: &Refusal) -> &'static str {
         Refusal::HasSessions { .. } => "refusal: has sessions",
         Refusal::AlreadyDeleting { .. } => "refusal: already deleting",
         Refusal::NotDraining { .. } => "refusal: not draining",
+        Refusal::NotFrozen { .. } => "refusal: not frozen",
+        Refusal::StillBroken { .. } => "refusal: still broken",
         Refusal::NoMassLoss { .. } => "refusal: no mass loss",
         Refusal::CheckInTooLate { .. } => "refusal: check-in too late",
     }
