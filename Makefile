@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench soak mutants abuse fuzz tools clean
+.PHONY: demo test story lint bench soak model mutants abuse fuzz tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -23,6 +23,11 @@ story: tools
 soak:
 	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example soak -- \
 		--from $$(date +%s)00000 --seeds 100000 --seconds 600 --all-seen $(ARGS)
+
+# Every order of events that small pools can meet, with the real state machine: `make model ARGS="--only joining"`.
+model:
+	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example model -- \
+		--at-least 10000000 $(ARGS)
 
 # Plants mistakes in the core, each of which a simulated world must find within a minute.
 mutants:

@@ -1,6 +1,6 @@
 //! Recounts what is otherwise only kept in step: every tally, index and timer, and the invariants they stand for.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::ConfigId;
 use crate::server::{Phase, Server, UnenrollCall};
 use crate::session::SessionState;
-use crate::state::{Config, Edition, State, Timer};
+use crate::state::{Recount, State, Timer};
 
 /// Something that does not add up. Always a bug in this crate.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -110,55 +110,70 @@ impl State {
     }
 
     fn check_sessions(&self, findings: &mut Findings) {
-        let mut queue = BTreeSet::new();
-        let mut on_server = BTreeSet::new();
+        let (mut queued, mut active, mut open) = (0, 0, 0);
         let mut by_zone: BTreeMap<_, u32> = BTreeMap::new();
-        let mut by_user = BTreeMap::new();
         for session in self.sessions.values() {
-            match session.state {
+            let kept = match session.state {
                 SessionState::Waiting { .. } => {
-                    queue.insert(session.id);
-                    *by_zone.entry(session.zone.clone()).or_default() += 1;
+                    queued += 1;
+                    *by_zone.entry(&session.zone).or_default() += 1;
+                    self.queue.contains(&session.id)
                 }
                 SessionState::Active { server, .. } => {
-                    on_server.insert((server, session.id));
+                    active += 1;
+                    self.on_server.contains(&(server, session.id))
                 }
                 SessionState::Ended { .. } => continue,
-            }
-            let twice = by_user.insert(session.user.clone(), session.id);
-            findings.expect(twice.is_none(), "I-02 one open session a user", || {
-                format!("{} and {twice:?} of {}", session.id, session.user)
+            };
+            findings.expect(kept, "sessions by state kept", || format!("{} {:?}", session.id, session.state));
+            open += 1;
+            // Each has its own entry, and there are as many: so no user has two.
+            let of_user = self.open_by_user.get(&session.user);
+            findings.expect(of_user == Some(&session.id), "I-02 one open session a user", || {
+                format!("{} and {of_user:?} of {}", session.id, session.user)
             });
         }
-        findings.expect(queue == self.queue, "queue kept", || format!("{:?}, recounted {queue:?}", self.queue));
-        findings.expect(by_zone == self.waiting_by_zone, "waiting by zone kept", || {
-            format!("{:?}, recounted {by_zone:?}", self.waiting_by_zone)
+        findings.expect(queued == self.queue.len(), "queue kept", || format!("{:?}, recounted {queued}", self.queue));
+        findings.expect(
+            by_zone.iter().map(|(zone, count)| (*zone, count)).eq(&self.waiting_by_zone),
+            "waiting by zone kept",
+            || format!("{:?}, recounted {by_zone:?}", self.waiting_by_zone),
+        );
+        findings.expect(active == self.on_server.len(), "sessions by server kept", || {
+            format!("{} kept, {active} recounted", self.on_server.len())
         });
-        findings.expect(on_server == self.on_server, "sessions by server kept", || {
-            format!("{} kept, {} recounted", self.on_server.len(), on_server.len())
+        findings.expect(open == self.open_by_user.len(), "sessions by user kept", || {
+            format!("{} kept, {open} recounted", self.open_by_user.len())
         });
-        findings.expect(by_user == self.open_by_user, "sessions by user kept", || {
-            format!("{} kept, {} recounted", self.open_by_user.len(), by_user.len())
-        });
-        findings.expect(usize::try_from(self.active) == Ok(on_server.len()), "active counted", || {
-            format!("{} kept, {} recounted", self.active, on_server.len())
+        findings.expect(usize::try_from(self.active) == Ok(active), "active counted", || {
+            format!("{} kept, {active} recounted", self.active)
         });
         let stranded = self.queue.first().filter(|id| self.best_server(self.sessions[id].zone.as_ref()).is_some());
         findings.expect(stranded.is_none(), "I-04 nobody waits beside a free session", || format!("{stranded:?}"));
     }
 
     fn check_configs(&self, findings: &mut Findings) {
+        let mut recounts: BTreeMap<ConfigId, Recount> = BTreeMap::new();
+        for server in self.servers.values() {
+            let recount = recounts.entry(server.config).or_default();
+            self.configs[&server.config].recount(server, recount);
+            *recount.editions.entry(server.generation).or_default() += 1;
+        }
         for config in self.configs.values() {
             findings.config = Some(config.id);
-            let mut fresh = self.recounted(config);
+            let fresh = recounts.remove(&config.id).unwrap_or_default();
             let name = &config.spec().name;
             findings.expect(fresh.tally == config.tally, "tally kept", || {
                 format!("{name}: {:?}, recounted {:?}", config.tally, fresh.tally)
             });
-            findings.expect(fresh.index.same_as(&config.index), "placement index kept", || format!("{name}"));
-            findings.expect(fresh.undoable == config.undoable, "undoable drains kept", || format!("{name}"));
+            findings.expect(!fresh.amiss && fresh.placeable == config.index.len(), "placement index kept", || {
+                format!("{name}: {} kept, {} recounted", config.index.len(), fresh.placeable)
+            });
+            findings.expect(!fresh.amiss && fresh.undoable == config.undoable.len(), "undoable drains kept", || {
+                format!("{name}: {:?}, {} recounted", config.undoable, fresh.undoable)
+            });
             for (generation, edition) in &config.editions {
-                let counted = fresh.editions.remove(generation).map_or(0, |edition| edition.servers);
+                let counted = fresh.editions.get(generation).copied().unwrap_or(0);
                 findings.expect(counted == edition.servers, "editions counted", || {
                     format!("{name} edition {generation}: {} kept, {counted} recounted", edition.servers)
                 });
@@ -186,30 +201,16 @@ impl State {
         findings.config = None;
     }
 
-    /// The config as it would be if its servers were added anew.
-    fn recounted(&self, config: &Config) -> Config {
-        let mut fresh = Config::new(config.id);
-        fresh.current = config.current;
-        fresh.editions = config
-            .editions
-            .iter()
-            .map(|(generation, edition)| (*generation, Edition { spec: edition.spec.clone(), servers: 0 }))
-            .collect();
-        for server in self.servers.values().filter(|server| server.config == config.id) {
-            fresh.recount(server);
-            if let Some(edition) = fresh.editions.get_mut(&server.generation) {
-                edition.servers += 1;
-            }
-        }
-        fresh
-    }
-
     fn check_timers(&self, findings: &mut Findings) {
         let servers = self.servers.values().filter_map(|server| server.due().map(|at| (at, Timer::Server(server.id))));
         let sessions = self.sessions.values().map(|session| (session.due(), Timer::Session(session.id)));
-        let fresh: BTreeSet<_> = servers.chain(sessions).collect();
-        findings.expect(fresh == self.timers, "timers kept", || {
-            format!("{} kept, {} recounted", self.timers.len(), fresh.len())
+        let mut timers = 0;
+        for timer in servers.chain(sessions) {
+            timers += 1;
+            findings.expect(self.timers.contains(&timer), "timers kept", || format!("{timer:?} is missing"));
+        }
+        findings.expect(timers == self.timers.len(), "timers kept", || {
+            format!("{} kept, {timers} recounted", self.timers.len())
         });
         for server in self.servers.values() {
             findings.config = Some(server.config);

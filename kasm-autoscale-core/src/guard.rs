@@ -25,6 +25,7 @@ mod tests;
 
 /// What the rows have said so far.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub(crate) struct Guard {
     servers: BTreeMap<ServerId, Known>,
     /// Where each active session is.

@@ -36,6 +36,7 @@ use crate::time::Timestamp;
 /// ```
 ///
 /// The same inputs at the same times give the same outputs, on every machine.
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub struct Pool {
     state: State,
     guard: Guard,
@@ -195,6 +196,12 @@ impl Pool {
             orphans: orphans.collect(),
             orphan_computers: orphan_computers.collect(),
         }
+    }
+
+    /// All of it, for what looks at pools from inside.
+    #[cfg(feature = "testing")]
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
     }
 
     /// Every row, as it would be written now.

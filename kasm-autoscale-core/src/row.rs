@@ -23,7 +23,6 @@ use crate::time::Timestamp;
 pub const ROW_FORMAT: u32 = 3;
 
 /// One row of a pool. All rows together are its state.
-#[expect(clippy::large_enum_variant, reason = "a row is on its way to a store or from it; no pool is made of them")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {

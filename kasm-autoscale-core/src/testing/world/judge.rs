@@ -194,7 +194,7 @@ impl World {
             let Action::Create(create) = &command.action else { continue };
             let host = &mut self.hosts[index];
             let id = create.server.server;
-            let row = host.store.get(&RowKey::Server(id));
+            let row = host.store.get(&RowKey::Server(id)).map(|stored| &stored.row);
             expect(row.is_some(), "I-06 a create is written before it leaves", || format!("{id}"))?;
             let Some(cloud) = self.sky.index(&create.spec.provider) else { continue };
             let asked = Asked { config: create.config, cloud, given_up_at: clock + command.timeout };

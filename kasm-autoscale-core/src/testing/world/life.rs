@@ -353,6 +353,7 @@ impl World {
     /// come to the new pool.
     fn reads_anew(&mut self, index: usize) -> Sound {
         self.hosts[index].tickets.clear();
+        self.hosts[index].waits_for_its_store(self.now);
         self.comes_back(index)
     }
 
