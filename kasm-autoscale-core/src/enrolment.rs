@@ -100,11 +100,7 @@ impl State {
             ("check_join", outcome) => self.ask_again(id, directory_wait(failure_of(&outcome).kind, 1)),
             ("find_computer", Outcome::ComputerFound(Ok(Some(computer)))) => self.computer_known(id, computer),
             ("find_computer", Outcome::ComputerFound(Ok(None))) => self.computer_not_found(id, began),
-            ("unenroll", Outcome::Unenrolled(Ok(()))) => {
-                if let Phase::Unenrolling { .. } = self.servers[&id].phase {
-                    self.remove_server(id, None);
-                }
-            }
+            ("unenroll", Outcome::Unenrolled(Ok(()))) => self.unenrolled(id, began),
             ("find_computer" | "unenroll", outcome) => self.unenroll_failed(id, failure_of(&outcome)),
             _ => {}
         }
@@ -133,6 +129,14 @@ impl State {
                 (*call, *next_at) = (UnenrollCall::Send, now);
             }
         });
+    }
+
+    /// A listing has shown an object of a server that does not know its own. One that looks for it in order to remove it has
+    /// found it, also where looking it up does not say which of several it is.
+    pub(crate) fn computer_shown(&mut self, id: ServerId, computer: &ComputerRef) {
+        if let Phase::Unenrolling { .. } = self.servers[&id].phase {
+            self.computer_known(id, computer.clone());
+        }
     }
 
     /// No object was made by this request, for certain. The server goes, and another one is tried when it is time.
@@ -239,6 +243,23 @@ impl State {
         self.edit_server(id, |server| {
             if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
                 *next_at = again;
+            }
+        });
+    }
+
+    /// A removal that began at `began` has been answered. Whoever does not know an object yet says of it too that it is gone, so
+    /// the answer is believed once every controller must know it; till then it is asked for again.
+    fn unenrolled(&mut self, id: ServerId, began: Timestamp) {
+        let server = &self.servers[&id];
+        let Phase::Unenrolling { .. } = server.phase else { return };
+        let known_to_all_at = server.enrolled_at + self.directory_lag(server);
+        if began >= known_to_all_at || planted!("removal-believed-too-early") {
+            self.remove_server(id, None);
+            return;
+        }
+        self.edit_server(id, |server| {
+            if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
+                *next_at = known_to_all_at;
             }
         });
     }
