@@ -151,6 +151,9 @@ impl State {
     /// Nobody knows what became of the request. It is made again: an object that it has made is then answered.
     fn enroll_unsure(&mut self, id: ServerId, failure: &UnenrollFailure) {
         let (now, kind) = (self.now, failure.kind);
+        if planted!("machine-before-its-object") && self.servers[&id].phase.kind() == PhaseKind::Enrolling {
+            return self.enrolled(id, ComputerRef("not-known".into()));
+        }
         self.fail(self.servers[&id].config, BackoffKind::Directory(kind), None, failure.error.clone());
         self.edit_server(id, |server| {
             if let Phase::Enrolling { asked, tries, ask_at, .. } = &mut server.phase {
@@ -167,6 +170,7 @@ impl State {
         let Phase::Enrolling { asked, .. } = server.phase else { return };
         // A request may be on its way for as long as its answer is waited for.
         match asked.max(server.busy.map(|busy| busy.until)) {
+            Some(_) if planted!("object-not-looked-for") => self.remove_server(id, Some(why.to_string())),
             None => self.remove_server(id, Some(why.to_string())),
             Some(last) => {
                 let absent_from = last + self.directory_lag(server);
@@ -183,11 +187,11 @@ impl State {
         let text = why.as_ref().map(ToString::to_string);
         let known = if let Phase::Deleting { why, .. } = &server.phase { Some(why.clone()) } else { None };
         match server.computer {
-            Some(_) => {
+            Some(_) if !planted!("object-left-behind") => {
                 let why = why.or(known).unwrap_or(DeleteReason::NotMade);
                 self.begin_unenrolling(id, why, UnenrollCall::Send, text);
             }
-            None => self.remove_server(id, text),
+            _ => self.remove_server(id, text),
         }
     }
 
@@ -265,6 +269,9 @@ impl State {
     }
 
     fn unenroll_failed(&mut self, id: ServerId, failed: UnenrollFailure) {
+        if planted!("lost-removal-is-done") && self.servers[&id].phase.kind() == PhaseKind::Unenrolling {
+            return self.remove_server(id, None);
+        }
         let now = self.now;
         self.edit_server(id, |server| {
             if let Phase::Unenrolling { tries, next_at, failure, .. } = &mut server.phase {

@@ -226,6 +226,7 @@ fn joins_a_domain(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option
             lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
         }
         "the object is removed" => {
+            lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
             lab.wait(secs(30));
             lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
         }

@@ -259,33 +259,29 @@ impl Domain {
         let is_second = self.forest.live_of(&computer.server).next().is_some();
         if is_second {
             self.noted.struck.push(SECOND_OBJECT);
+        }
+        let reference = self.insert(controller, at, computer, password);
+        let is_twice = self.strikes(DomainTrouble::EnrollTwice);
+        if is_twice {
+            self.insert(controller, at, computer, password);
+        }
+        if is_second || is_twice {
             // Which of them its row will come to know is anybody's guess.
             let uuid = computer.server.uuid();
-            let first = self.forest.objects_mut().filter(|object| object.is_of(&computer.server, &uuid));
-            first.for_each(|object| (object.beyond, object.late) = (true, true));
-        }
-        let reference = self.insert(controller, at, computer, password, is_second);
-        if self.strikes(DomainTrouble::EnrollTwice) {
-            self.insert(controller, at, computer, password, true);
+            let all = self.forest.objects_mut().filter(|object| object.is_of(&computer.server, &uuid));
+            all.for_each(|object| (object.beyond, object.late) = (true, true));
         }
         Ok(reference)
     }
 
-    fn insert(
-        &mut self,
-        controller: usize,
-        at: Timestamp,
-        computer: &Computer,
-        password: &str,
-        beyond: bool,
-    ) -> ComputerRef {
+    fn insert(&mut self, controller: usize, at: Timestamp, computer: &Computer, password: &str) -> ComputerRef {
         let made = self.spread(controller, at);
         let is_late = made.iter().any(|known_at| *known_at > at + self.climate.lag);
         let reference = self.forest.insert(Object {
             made_at: at,
             made,
-            beyond: beyond || is_late,
-            late: beyond || is_late,
+            beyond: is_late,
+            late: is_late,
             password: Some(password.to_string()),
             ..self.object(Some(computer.marker.clone()), computer.name.as_str())
         });
