@@ -356,6 +356,7 @@ impl World {
 
     /// I-16, second half: everything has come to rest where the configs want it.
     pub(super) fn expect_at_rest(&mut self) -> Sound {
+        self.domains_catch_up()?;
         for index in 0..self.hosts.len() {
             self.hosts[index].ledger.forget_gone(&self.sky, self.now);
             let host = &self.hosts[index];
@@ -413,6 +414,7 @@ impl World {
 
     /// I-20: nothing is left anywhere.
     pub(super) fn expect_nothing_left(&mut self) -> Sound {
+        self.domains_catch_up()?;
         for index in 0..self.hosts.len() {
             self.hosts[index].ledger.forget_gone(&self.sky, self.now);
             let host = &self.hosts[index];

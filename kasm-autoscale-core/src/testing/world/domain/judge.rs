@@ -70,6 +70,21 @@ impl World {
         Ok(())
     }
 
+    /// What was on its way to domains gets there, also where nobody calls them any more.
+    pub(in super::super) fn domains_catch_up(&mut self) -> Sound {
+        for number in 0..self.sky.domains.len() {
+            let made = {
+                let mut domain = locked(&self.sky.domains[number]);
+                domain.reach(self.now);
+                core::mem::take(&mut domain.noted.made)
+            };
+            for object in made {
+                self.judge_made(number, &object)?;
+            }
+        }
+        Ok(())
+    }
+
     /// I-07 and I-26: a request is the same every time, and no two servers have one password.
     fn judge_password(&mut self, index: usize, server: ServerKey, password: String) -> Sound {
         let of_others = self.hosts.iter().flat_map(|host| {
@@ -168,8 +183,7 @@ impl World {
         let rows: BTreeMap<_, _> =
             pool.servers().filter_map(|server| Some((server.computer.clone()?, server.id))).collect();
         for (number, domain) in self.sky.domains.iter().enumerate() {
-            let mut domain = locked(domain);
-            domain.reach(self.now);
+            let domain = locked(domain);
             let unknown = domain.left_of(host, number, |object| rows.contains_key(&object.reference));
             expect(unknown.is_empty(), "I-21 as many computer objects as servers", || format!("{unknown:#?}"))?;
             let of_domain =
@@ -189,8 +203,7 @@ impl World {
     /// I-20: no object of ours is left anywhere.
     pub(in super::super) fn expect_no_objects_left(&self, host: &Host) -> Sound {
         for (number, domain) in self.sky.domains.iter().enumerate() {
-            let mut domain = locked(domain);
-            domain.reach(self.now);
+            let domain = locked(domain);
             let left = domain.left_of(host, number, |_| false);
             expect(left.is_empty(), "I-20 no computer object is left", || format!("{left:#?}"))?;
         }
