@@ -151,7 +151,10 @@ impl State {
     /// Removes those that were seen often enough.
     pub(crate) fn remove_orphan_computers(&mut self) {
         let now = self.now;
-        let ripe = |orphan: &Orphan| orphan.sightings >= SIGHTINGS && orphan.busy.is_none_or(|busy| busy.until <= now);
+        let ripe = |orphan: &Orphan| {
+            let free = orphan.busy.is_none_or(|busy| busy.until <= now);
+            orphan.sightings >= SIGHTINGS && free && !self.is_halted(orphan.config)
+        };
         let of_directories = self.directories.iter().flat_map(|(name, known)| {
             let of_one = known.orphans.iter().filter(|(_, orphan)| ripe(orphan));
             of_one.map(|(computer, orphan)| (name.clone(), computer.clone(), orphan.config))

@@ -4,6 +4,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::advance::HELD_FOR;
 use crate::backoff::directory_wait;
 use crate::command::{Action, EnrollComputer, Outcome};
 use crate::config::{ConfigSpec, DomainJoin};
@@ -20,6 +21,13 @@ impl State {
         let Phase::Enrolling { ask_at, deadline, .. } = server.phase else { return };
         if self.give_up_on(server, deadline) {
             self.give_up(id);
+        } else if server.busy.is_none() && ask_at <= self.now && self.is_halted(server.config) {
+            let again = self.now + HELD_FOR;
+            self.edit_server(id, |server| {
+                if let Phase::Enrolling { ask_at, .. } = &mut server.phase {
+                    *ask_at = again;
+                }
+            });
         } else if server.busy.is_none()
             && ask_at <= self.now
             && let Some(enroll) = self.enroll_computer(server)
@@ -68,6 +76,15 @@ impl State {
             return;
         };
         let action = match (call, &server.computer) {
+            (UnenrollCall::Send, Some(_)) if self.is_halted(server.config) => {
+                let again = self.now + HELD_FOR;
+                self.edit_server(id, |server| {
+                    if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
+                        *next_at = again;
+                    }
+                });
+                return;
+            }
             (UnenrollCall::Send, Some(computer)) => {
                 let recursive = self.removes_recursively(server, &directory);
                 Action::Unenroll { directory, computer: computer.clone(), recursive }

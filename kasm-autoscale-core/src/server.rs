@@ -283,6 +283,8 @@ pub enum DeleteReason {
     Drained(DrainReason),
     /// Its config was disabled or removed before it was ready.
     NotWanted,
+    /// Its config was frozen before its machine was asked for.
+    Frozen,
     /// An operator asked for it.
     Operator,
     /// It was not ready in time.
@@ -330,6 +332,7 @@ impl fmt::Display for DeleteReason {
         match self {
             Self::Drained(why) => write!(f, "drained: {why}"),
             Self::NotWanted => f.write_str("config disabled or removed"),
+            Self::Frozen => f.write_str("config frozen"),
             Self::Operator => f.write_str("asked by an operator"),
             Self::BootDeadline { missing } => write!(f, "not ready in time: {missing}"),
             Self::CreateFailed { kind, code } => write!(f, "create failed: {kind} ({code})"),

@@ -3,6 +3,7 @@
 mod client;
 mod document;
 mod failures;
+mod freeze;
 mod journeys;
 mod limits;
 mod machines;

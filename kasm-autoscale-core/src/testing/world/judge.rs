@@ -37,6 +37,9 @@ impl World {
                     self.figures.saw("alarm: mass loss");
                     self.alarm(index, config.clone());
                 }
+                What::Frozen { config, freeze } => {
+                    expect(false, "the pool finds nothing wrong with itself", || format!("{config}: {freeze}"))?
+                }
                 What::LossAcknowledged { .. } => self.figures.saw("mass loss acknowledged"),
                 _ => {}
             }
@@ -221,7 +224,7 @@ impl World {
             }
             let host = &mut self.hosts[index];
             let id = create.server.server;
-            let row = host.store.get(&RowKey::Server(id));
+            let row = host.store.get(&RowKey::Server(id)).map(|stored| &stored.row);
             expect(row.is_some(), "I-06 a create is written before it leaves", || format!("{id}"))?;
             let Some(cloud) = self.sky.index(&create.spec.provider) else { continue };
             let asked = Asked { config: create.config, cloud, given_up_at: clock + command.timeout };
@@ -452,6 +455,7 @@ impl World {
             Decision::Wait { because, .. } => ("decision: wait", Some(because)),
             Decision::SurplusHeld { .. } => ("decision: surplus held", None),
             Decision::SurplusFrozen { .. } => ("decision: surplus frozen", None),
+            Decision::SurplusInDoubt { .. } => ("decision: surplus in doubt", None),
             Decision::Drain { .. } => ("decision: drain", None),
             Decision::Emptying { .. } => ("decision: emptying", None),
             Decision::Empty => ("decision: empty", None),
@@ -464,6 +468,7 @@ impl World {
                 Waiting::BackingOff { .. } => "waiting: backing off",
                 Waiting::Trying { .. } => "waiting: trying",
                 Waiting::BreakerOpen { .. } => "waiting: breaker open",
+                Waiting::Frozen { .. } => "waiting: frozen",
                 Waiting::ProviderMissing { .. } => "waiting: provider missing",
                 Waiting::DirectoryMissing { .. } => "waiting: directory missing",
                 Waiting::NamesUsedUp { .. } => "waiting: names used up",
@@ -484,6 +489,7 @@ impl World {
             Phase::Deleting { why, .. } | Phase::Unenrolling { why, .. } => Some(match why {
                 DeleteReason::Drained(_) => "delete: drained",
                 DeleteReason::NotWanted => "delete: not wanted",
+                DeleteReason::Frozen => "delete: frozen",
                 DeleteReason::Operator => "delete: operator",
                 DeleteReason::BootDeadline { .. } => "delete: boot deadline",
                 DeleteReason::CreateFailed { .. } => "delete: create failed",

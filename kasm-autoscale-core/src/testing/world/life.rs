@@ -366,6 +366,7 @@ impl World {
     /// come to the new pool.
     fn reads_anew(&mut self, index: usize) -> Sound {
         self.hosts[index].tickets.clear();
+        self.hosts[index].waits_for_its_store(self.now);
         self.comes_back(index)
     }
 
@@ -397,6 +398,8 @@ fn refusal_word(refusal: &Refusal) -> &'static str {
         Refusal::HasSessions { .. } => "refusal: has sessions",
         Refusal::AlreadyDeleting { .. } => "refusal: already deleting",
         Refusal::NotDraining { .. } => "refusal: not draining",
+        Refusal::NotFrozen { .. } => "refusal: not frozen",
+        Refusal::StillBroken { .. } => "refusal: still broken",
         Refusal::NoMassLoss { .. } => "refusal: no mass loss",
         Refusal::CheckInTooLate { .. } => "refusal: check-in too late",
     }

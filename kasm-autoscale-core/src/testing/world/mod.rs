@@ -293,6 +293,8 @@ impl World {
             hurried: (Timestamp::default(), 0),
             saves: 0,
             shaky_until: Timestamp::default(),
+            failed_saves: 0,
+            goes_on_at: Timestamp::default(),
         });
     }
 
@@ -424,10 +426,7 @@ impl World {
 
     /// Goes on to the next thing that happens, not beyond `end`.
     fn go_on(&mut self, end: Timestamp) -> Result<bool, Broken> {
-        let wakes = self.hosts.iter().filter(|host| host.pool.is_some()).filter_map(|host| {
-            let urgent = (!host.mailbox.is_empty()).then_some(self.now);
-            urgent.or(host.wake_at.map(|at| at + host.behind))
-        });
+        let wakes = self.hosts.iter().filter_map(|host| host.steps_at(self.now));
         let first = self.due.first_key_value().map(|((at, _), _)| *at);
         let Some(next) = wakes.chain(first).min().filter(|next| *next <= end) else { return Ok(false) };
         self.now = self.now.max(next);
@@ -436,9 +435,7 @@ impl World {
             self.happens(due)?;
         }
         for pool in 0..self.hosts.len() {
-            let host = &self.hosts[pool];
-            let is_due = host.wake_at.is_some_and(|at| at <= host.clock(self.now));
-            if host.pool.is_some() && (is_due || !host.mailbox.is_empty()) {
+            if self.hosts[pool].steps_at(self.now).is_some_and(|at| at <= self.now) {
                 self.step(pool)?;
             }
         }
@@ -460,13 +457,13 @@ impl World {
             }
             Due::Operator { pool } if self.has_trouble => {
                 self.operator_acts(pool);
-                let next = Duration::from_secs(self.operators.range(60..=5400));
+                let next = Duration::from_secs(self.operators.range(60..=3600));
                 self.at(self.now + next, Due::Operator { pool });
             }
             Due::Acknowledges { pool, config } => self.loss_is_acknowledged(pool, config),
             Due::Fate if self.has_trouble => {
                 self.fate_strikes();
-                let next = Duration::from_secs(self.fate.range(60..=5400));
+                let next = Duration::from_secs(self.fate.range(60..=2700));
                 self.at(self.now + next, Due::Fate);
                 for pool in 0..self.hosts.len() {
                     if !self.hosts[pool].behind.is_zero() {

@@ -28,7 +28,7 @@ impl World {
     ) -> Result<bool, super::super::Broken> {
         let id = enroll.server.server;
         let host = &mut self.hosts[index];
-        let row = host.store.get(&RowKey::Server(id));
+        let row = host.store.get(&RowKey::Server(id)).map(|stored| &stored.row);
         let is_written = matches!(row, Some(Row::Server(row)) if row.phase.kind() == PhaseKind::Enrolling);
         expect(is_written, "I-06 an enrolment is written before it leaves", || format!("{id}: {row:?}"))?;
         let Some(domain) = self.sky.domains.iter().position(|domain| locked(domain).name == enroll.directory) else {
@@ -216,7 +216,7 @@ impl World {
         if passwords().next().is_none() {
             return Ok(());
         }
-        for row in host.store.values() {
+        for row in host.store.values().map(|stored| &stored.row) {
             let text = serde_json::to_string(row).unwrap_or_default();
             let held = passwords().find(|password| text.contains(password.as_str()));
             expect(held.is_none(), "I-26 no row holds a password", || format!("{}: {text}", row.key()))?;

@@ -175,7 +175,7 @@ impl World {
             DomainTrouble::ObjectMoved,
             DomainTrouble::ObjectRenamed,
         ];
-        let next = Duration::from_secs(self.admins.range(60..=3600));
+        let next = Duration::from_secs(self.admins.range(60..=1200));
         self.at(self.now + next, Due::Admin);
         let trouble = ACTS[usize::try_from(self.admins.pick(ACTS.len() as u64)).unwrap_or(0)];
         let index = usize::try_from(self.admins.pick(self.sky.domains.len() as u64)).unwrap_or(0);
