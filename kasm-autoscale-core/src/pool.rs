@@ -176,10 +176,13 @@ impl Pool {
         self.state.sessions.values()
     }
 
-    /// Whether there is neither a config nor a server, nor a provider where machines may have been left, so that the pool may
-    /// be forgotten.
+    /// Whether there is neither a config nor a server, nor a provider or directory where machines or computer objects may have
+    /// been left, so that the pool may be forgotten. A directory that it has not used since the start is not waited for: its
+    /// account may be good for logins alone.
     pub fn is_empty(&self) -> bool {
-        let is_clear = self.state.providers.values().all(|provider| provider.clear);
+        let directories = self.state.directories.values();
+        let is_clear = self.state.providers.values().all(|provider| provider.clear)
+            && directories.filter(|directory| directory.was_used).all(|directory| directory.clear);
         self.state.configs.is_empty() && self.state.servers.is_empty() && is_clear
     }
 
@@ -223,6 +226,15 @@ impl Pool {
     pub(crate) fn orphans(&self) -> impl Iterator<Item = (&crate::id::ProviderName, &crate::ports::MachineRef)> {
         let all = self.state.providers.iter();
         all.flat_map(|(name, provider)| provider.orphans.keys().map(move |machine| (name, machine)))
+    }
+
+    /// Computer objects that no row knows, each with where it is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn orphan_computers(
+        &self,
+    ) -> impl Iterator<Item = (&crate::id::DirectoryName, &crate::ports::ComputerRef)> {
+        let all = self.state.directories.iter();
+        all.flat_map(|(name, directory)| directory.orphans.keys().map(move |computer| (name, computer)))
     }
 
     /// What tests of the guard change by hand, as only a mistake in this crate could.
