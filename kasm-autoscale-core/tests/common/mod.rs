@@ -5,6 +5,7 @@
 pub mod cloud;
 pub mod directory;
 pub mod story;
+pub mod sweep;
 pub mod words;
 
 use std::collections::BTreeMap;
