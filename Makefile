@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench soak mutants fuzz fuzz-coverage tools clean
+.PHONY: demo test story lint bench soak model mutants abuse fuzz fuzz-coverage tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -24,6 +24,11 @@ soak:
 	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example soak -- \
 		--from $$(date +%s)00000 --seeds 100000 --seconds 600 --all-seen $(ARGS)
 
+# Every order of events that small pools can meet, with the real state machine: `make model ARGS="--only joining"`.
+model:
+	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example model -- \
+		--at-least 10000000 $(ARGS)
+
 # Plants mistakes in the core, each of which a simulated world must find within a minute.
 mutants:
 	sh tests/mutants.sh
@@ -36,6 +41,12 @@ fuzz:
 TARGET ?= script
 fuzz-coverage:
 	sh tests/fuzz-coverage.sh $(TARGET) $(ARGS)
+
+# A million hostile requests, drawn from the OpenAPI document and a seed, while good ones go on being served:
+# `KASM_ABUSE_SEED=7 make abuse`. Prints what was sent, how it was answered, and what memory did.
+abuse:
+	KASM_ABUSE_REQUESTS=$${KASM_ABUSE_REQUESTS:-1000000} $(CARGO) test --release --locked --package kasm-daemon \
+		--no-default-features --test abuse g_11 -- --nocapture
 
 # Format, lints and documentation, all warnings denied.
 lint:

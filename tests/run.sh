@@ -17,8 +17,18 @@ $cargo test --locked --package kasm-autoscale-core --features testing
 echo "== simulated worlds, a slice with fixed seeds; everything worth seeing must have been seen"
 soak="$cargo run --quiet --locked --package kasm-autoscale-core --features testing --example soak"
 $soak --release -- --seeds "${KASM_SEEDS:-3000}" --all-seen
-echo "== worlds are the same in debug and in release builds"
-[ "$($soak -- --seeds 12 --traces)" = "$($soak --release -- --seeds 12 --traces)" ]
+echo "== worlds are the same in debug and in release builds, on one thread and on two"
+# Into variables first: a run that fails must end this script, not compare as equal to another one that fails.
+debug=$($soak -- --seeds 12 --traces)
+release=$($soak --release -- --seeds 12 --traces)
+[ "$debug" = "$release" ]
+one=$($soak --release -- --seeds 200 --traces --threads 1)
+two=$($soak --release -- --seeds 200 --traces --threads 2)
+[ "$one" = "$two" ]
+echo "== the host dies at every save of every story, in every way, and twice in short ones"
+$cargo test --release --locked --package kasm-autoscale-core --features testing --test crash_sweep -- --ignored --nocapture
+echo "== every order of events that small pools can meet"
+$cargo run --quiet --release --locked --package kasm-autoscale-core --features testing --example model -- --at-least 10000000
 echo "== the demo, as the README's first command runs it"
 $cargo build --locked --package kasm-daemon --no-default-features
 demo=$($cargo run --quiet --locked --package kasm-daemon --no-default-features -- demo --for 10s)

@@ -7,7 +7,10 @@
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is a program for people")]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use kasm_autoscale_core::testing::choices::{Choices, Tape};
@@ -17,6 +20,7 @@ use kasm_autoscale_core::testing::world::{Figures, Verdict, explore};
 struct Options {
     seeds: u64,
     from: u64,
+    threads: usize,
     seconds: Option<u64>,
     replay: Option<String>,
     record: Option<String>,
@@ -27,12 +31,13 @@ struct Options {
     traces: bool,
 }
 
-const HELP: &str = "soak [--seeds N] [--from S] [--seconds N] [--failures N] [--all-seen] [--traces] [--report FILE]
+const HELP: &str =
+    "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--traces] [--report FILE]
      [--record FILE [--shrink TRIES]]   the first failing world, as a tape, made shorter with so many tries
      [--replay FILE]                    a world from a tape";
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seeds: 100, failures: 3, ..Options::default() };
+    let mut options = Options { seeds: 100, threads: 1, failures: 3, ..Options::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value\n{HELP}"));
@@ -40,6 +45,7 @@ fn options() -> Result<Options, String> {
         match word.as_str() {
             "--seeds" => options.seeds = number(value()?)?,
             "--from" => options.from = number(value()?)?,
+            "--threads" => options.threads = usize::try_from(number(value()?)?).unwrap_or(usize::MAX).clamp(1, 64),
             "--seconds" => options.seconds = Some(number(value()?)?),
             "--failures" => options.failures = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
             "--shrink" => options.shrink = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
@@ -82,28 +88,26 @@ fn run(options: &Options) -> Result<(), String> {
     let mut figures = Figures::default();
     let mut failed = Vec::new();
     let mut seed = options.from;
-    while seed < options.from.saturating_add(options.seeds) && limit.is_none_or(|limit| started.elapsed() < limit) {
-        let verdict = explore(Choices::seeded(seed));
+    let end = options.from.saturating_add(options.seeds);
+    in_order(options.from..end, options.threads, |lived, verdict| {
+        seed = lived + 1;
         if options.traces {
-            println!("{seed} {}", verdict.trace);
+            println!("{lived} {}", verdict.trace);
         }
         figures.add(&verdict.figures);
         if let Some(failure) = &verdict.failure {
-            println!("seed {seed} failed\n{failure}");
-            failed.push(seed);
+            println!("seed {lived} failed\n{failure}");
+            failed.push(lived);
             if let Some(path) = options.record.as_ref().filter(|_| failed.len() == 1) {
-                record(seed, &failure.invariant, options.shrink, path)?;
-            }
-            if failed.len() >= options.failures {
-                break;
+                record(lived, &failure.invariant, options.shrink, path)?;
             }
         }
-        seed += 1;
-    }
+        Ok(failed.len() < options.failures && limit.is_none_or(|limit| started.elapsed() < limit))
+    })?;
     if !options.traces {
         let took = started.elapsed();
         println!("{figures}");
-        println!("steps a second     {:.0}", figures.steps as f64 / took.as_secs_f64());
+        println!("steps a second     {:.0}", figures.steps as f64 / took.as_secs_f64() / options.threads as f64);
         println!("seeds              {} to {}, in {:.0} s", options.from, seed, took.as_secs_f64());
     }
     let unseen = figures.unseen();
@@ -118,6 +122,44 @@ fn run(options: &Options) -> Result<(), String> {
         return Err(format!("never seen: {}", unseen.join(", ")));
     }
     Ok(())
+}
+
+/// Lives worlds on so many threads, and hands the verdicts over in the order of their seeds, until it is told `false`.
+fn in_order(
+    seeds: std::ops::Range<u64>,
+    threads: usize,
+    mut take: impl FnMut(u64, Verdict) -> Result<bool, String>,
+) -> Result<(), String> {
+    let next = AtomicU64::new(seeds.start);
+    // A bounded channel, so that a world that takes long does not let the others run far ahead of it.
+    let (lived, verdicts) = sync_channel(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (lived, next) = (lived.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Nobody listens any more when enough has been seen.
+                    if seed >= seeds.end || lived.send((seed, explore(Choices::seeded(seed)))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(lived);
+        let mut early = BTreeMap::new();
+        let mut due = seeds.start;
+        for (seed, verdict) in verdicts {
+            early.insert(seed, verdict);
+            while let Some(verdict) = early.remove(&due) {
+                if !take(due, verdict)? {
+                    return Ok(());
+                }
+                due += 1;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// The figures as a page: written by the run, never by hand.
@@ -135,7 +177,10 @@ fn report(options: &Options, figures: &Figures, end: u64, took: Duration, failed
     row("worlds in which an invariant was broken", failed.to_string());
     row("simulated pool-years", format!("{:.1}", figures.pool_years()));
     row("steps, all recounted and held against the truth", figures.steps.to_string());
-    row("steps a second, one core", format!("{:.0}", figures.steps as f64 / took.as_secs_f64()));
+    row(
+        "steps a second, one core",
+        format!("{:.0}", figures.steps as f64 / took.as_secs_f64() / options.threads as f64),
+    );
     row("commands carried out", figures.commands.to_string());
     row("sessions placed", figures.placed.to_string());
     row("machines made", figures.machines.to_string());

@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 /// How long after its boot deadline a machine's check-in token is still good: a late check-in is answered with a reason.
 const CHECKIN_GRACE: core::time::Duration = core::time::Duration::from_secs(3600);
 
-/// How long a deletion that a mass loss holds back waits before it looks again.
-const HELD_FOR: core::time::Duration = core::time::Duration::from_secs(60);
+/// How long what a mass loss or a freeze holds back waits before it looks again.
+pub(crate) const HELD_FOR: core::time::Duration = core::time::Duration::from_secs(60);
 
 impl State {
     /// Looks at every server that was touched, and at those this touches in turn.
@@ -54,6 +54,11 @@ impl State {
             return;
         }
         if server.busy.is_some() {
+            return;
+        }
+        if *call == CreateCall::Intended && self.is_halted(server.config) {
+            // Nothing has left yet, so nothing is there; one that waited would only run into its deadline.
+            self.machine_gone(id, Some(DeleteReason::Frozen));
             return;
         }
         let provider = self.born_with(server).provider.clone();

@@ -1,6 +1,6 @@
 //! Recounts what is otherwise only kept in step: every tally, index and timer, and the invariants they stand for.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::ConfigId;
 use crate::server::{Phase, Server, UnenrollCall};
 use crate::session::SessionState;
-use crate::state::{Config, Edition, State, Timer};
+use crate::state::{Recount, State, Timer};
 
 /// Something that does not add up. Always a bug in this crate.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -20,6 +20,9 @@ pub struct Violation {
     pub invariant: String,
     /// What was found.
     pub found: String,
+    /// The config whose servers or numbers do not add up; `None`: it concerns the whole pool.
+    #[serde(default)]
+    pub config: Option<ConfigId>,
 }
 
 impl fmt::Display for Violation {
@@ -28,29 +31,36 @@ impl fmt::Display for Violation {
     }
 }
 
-struct Findings(Vec<Violation>);
+/// Violations, as they are found.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) all: Vec<Violation>,
+    /// Whose they are.
+    pub(crate) config: Option<ConfigId>,
+}
 
 impl Findings {
-    fn expect(&mut self, holds: bool, invariant: &str, found: impl FnOnce() -> String) {
+    pub(crate) fn expect(&mut self, holds: bool, invariant: &str, found: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(Violation { invariant: invariant.into(), found: found() });
+            self.all.push(Violation { invariant: invariant.into(), found: found(), config: self.config });
         }
     }
 }
 
 impl State {
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        let mut findings = Findings(Vec::new());
+        let mut findings = Findings::default();
         self.check_servers(&mut findings);
         self.check_sessions(&mut findings);
         self.check_configs(&mut findings);
         self.check_timers(&mut findings);
-        findings.0
+        findings.all
     }
 
     fn check_servers(&self, findings: &mut Findings) {
         for server in self.servers.values() {
             let id = server.id;
+            findings.config = Some(server.config);
             let spec = self.born_with(server);
             let max = spec.max_sessions_per_server.get();
             findings.expect(server.sessions <= max, "I-01 sessions within max", || {
@@ -78,6 +88,7 @@ impl State {
                 format!("{id}, next is {}", self.row.next_server)
             });
         }
+        findings.config = None;
         let occupied = self.server_in_slot.iter().flatten().count();
         findings.expect(occupied == self.servers.len(), "slots counted", || {
             format!("{occupied} for {} servers", self.servers.len())
@@ -99,54 +110,70 @@ impl State {
     }
 
     fn check_sessions(&self, findings: &mut Findings) {
-        let mut queue = BTreeSet::new();
-        let mut on_server = BTreeSet::new();
+        let (mut queued, mut active, mut open) = (0, 0, 0);
         let mut by_zone: BTreeMap<_, u32> = BTreeMap::new();
-        let mut by_user = BTreeMap::new();
         for session in self.sessions.values() {
-            match session.state {
+            let kept = match session.state {
                 SessionState::Waiting { .. } => {
-                    queue.insert(session.id);
-                    *by_zone.entry(session.zone.clone()).or_default() += 1;
+                    queued += 1;
+                    *by_zone.entry(&session.zone).or_default() += 1;
+                    self.queue.contains(&session.id)
                 }
                 SessionState::Active { server, .. } => {
-                    on_server.insert((server, session.id));
+                    active += 1;
+                    self.on_server.contains(&(server, session.id))
                 }
                 SessionState::Ended { .. } => continue,
-            }
-            let twice = by_user.insert(session.user.clone(), session.id);
-            findings.expect(twice.is_none(), "I-02 one open session a user", || {
-                format!("{} and {twice:?} of {}", session.id, session.user)
+            };
+            findings.expect(kept, "sessions by state kept", || format!("{} {:?}", session.id, session.state));
+            open += 1;
+            // Each has its own entry, and there are as many: so no user has two.
+            let of_user = self.open_by_user.get(&session.user);
+            findings.expect(of_user == Some(&session.id), "I-02 one open session a user", || {
+                format!("{} and {of_user:?} of {}", session.id, session.user)
             });
         }
-        findings.expect(queue == self.queue, "queue kept", || format!("{:?}, recounted {queue:?}", self.queue));
-        findings.expect(by_zone == self.waiting_by_zone, "waiting by zone kept", || {
-            format!("{:?}, recounted {by_zone:?}", self.waiting_by_zone)
+        findings.expect(queued == self.queue.len(), "queue kept", || format!("{:?}, recounted {queued}", self.queue));
+        findings.expect(
+            by_zone.iter().map(|(zone, count)| (*zone, count)).eq(&self.waiting_by_zone),
+            "waiting by zone kept",
+            || format!("{:?}, recounted {by_zone:?}", self.waiting_by_zone),
+        );
+        findings.expect(active == self.on_server.len(), "sessions by server kept", || {
+            format!("{} kept, {active} recounted", self.on_server.len())
         });
-        findings.expect(on_server == self.on_server, "sessions by server kept", || {
-            format!("{} kept, {} recounted", self.on_server.len(), on_server.len())
+        findings.expect(open == self.open_by_user.len(), "sessions by user kept", || {
+            format!("{} kept, {open} recounted", self.open_by_user.len())
         });
-        findings.expect(by_user == self.open_by_user, "sessions by user kept", || {
-            format!("{} kept, {} recounted", self.open_by_user.len(), by_user.len())
-        });
-        findings.expect(usize::try_from(self.active) == Ok(on_server.len()), "active counted", || {
-            format!("{} kept, {} recounted", self.active, on_server.len())
+        findings.expect(usize::try_from(self.active) == Ok(active), "active counted", || {
+            format!("{} kept, {active} recounted", self.active)
         });
         let stranded = self.queue.first().filter(|id| self.best_server(self.sessions[id].zone.as_ref()).is_some());
         findings.expect(stranded.is_none(), "I-04 nobody waits beside a free session", || format!("{stranded:?}"));
     }
 
     fn check_configs(&self, findings: &mut Findings) {
+        let mut recounts: BTreeMap<ConfigId, Recount> = BTreeMap::new();
+        for server in self.servers.values() {
+            let recount = recounts.entry(server.config).or_default();
+            self.configs[&server.config].recount(server, recount);
+            *recount.editions.entry(server.generation).or_default() += 1;
+        }
         for config in self.configs.values() {
-            let mut fresh = self.recounted(config);
+            findings.config = Some(config.id);
+            let fresh = recounts.remove(&config.id).unwrap_or_default();
             let name = &config.spec().name;
             findings.expect(fresh.tally == config.tally, "tally kept", || {
                 format!("{name}: {:?}, recounted {:?}", config.tally, fresh.tally)
             });
-            findings.expect(fresh.index.same_as(&config.index), "placement index kept", || format!("{name}"));
-            findings.expect(fresh.undoable == config.undoable, "undoable drains kept", || format!("{name}"));
+            findings.expect(!fresh.amiss && fresh.placeable == config.index.len(), "placement index kept", || {
+                format!("{name}: {} kept, {} recounted", config.index.len(), fresh.placeable)
+            });
+            findings.expect(!fresh.amiss && fresh.undoable == config.undoable.len(), "undoable drains kept", || {
+                format!("{name}: {:?}, {} recounted", config.undoable, fresh.undoable)
+            });
             for (generation, edition) in &config.editions {
-                let counted = fresh.editions.remove(generation).map_or(0, |edition| edition.servers);
+                let counted = fresh.editions.get(generation).copied().unwrap_or(0);
                 findings.expect(counted == edition.servers, "editions counted", || {
                     format!("{name} edition {generation}: {} kept, {counted} recounted", edition.servers)
                 });
@@ -165,39 +192,28 @@ impl State {
                 .count()
         };
         for config in self.configs.values() {
+            findings.config = Some(config.id);
             let counted = of(config.id);
             findings.expect(usize::try_from(config.orphans) == Ok(counted), "orphans counted", || {
                 format!("{}: {} kept, {counted} recounted", config.id, config.orphans)
             });
         }
-    }
-
-    /// The config as it would be if its servers were added anew.
-    fn recounted(&self, config: &Config) -> Config {
-        let mut fresh = Config::new(config.id);
-        fresh.current = config.current;
-        fresh.editions = config
-            .editions
-            .iter()
-            .map(|(generation, edition)| (*generation, Edition { spec: edition.spec.clone(), servers: 0 }))
-            .collect();
-        for server in self.servers.values().filter(|server| server.config == config.id) {
-            fresh.recount(server);
-            if let Some(edition) = fresh.editions.get_mut(&server.generation) {
-                edition.servers += 1;
-            }
-        }
-        fresh
+        findings.config = None;
     }
 
     fn check_timers(&self, findings: &mut Findings) {
         let servers = self.servers.values().filter_map(|server| server.due().map(|at| (at, Timer::Server(server.id))));
         let sessions = self.sessions.values().map(|session| (session.due(), Timer::Session(session.id)));
-        let fresh: BTreeSet<_> = servers.chain(sessions).collect();
-        findings.expect(fresh == self.timers, "timers kept", || {
-            format!("{} kept, {} recounted", self.timers.len(), fresh.len())
+        let mut timers = 0;
+        for timer in servers.chain(sessions) {
+            timers += 1;
+            findings.expect(self.timers.contains(&timer), "timers kept", || format!("{timer:?} is missing"));
+        }
+        findings.expect(timers == self.timers.len(), "timers kept", || {
+            format!("{} kept, {timers} recounted", self.timers.len())
         });
         for server in self.servers.values() {
+            findings.config = Some(server.config);
             let waits_for_nothing =
                 server.due().is_none() && !matches!(server.phase, Phase::Ready { .. } | Phase::Draining { .. });
             findings.expect(!waits_for_nothing, "I-25 a next step for every server", || {

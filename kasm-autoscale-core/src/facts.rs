@@ -44,6 +44,11 @@ impl State {
             Fact::UndrainAsked(id) => self.undrain_asked(id),
             Fact::DeleteAsked { server, force } => self.delete_asked(server, force),
             Fact::LossAcknowledged(name) => self.acknowledge_loss(&name),
+            Fact::FreezeLifted(name) => self.lift_freeze(&name),
+            Fact::RecountAsked => {
+                self.journal.recount = true;
+                Ok(Answer::Done)
+            }
             Fact::Finished(command, outcome) => {
                 self.finished(command, outcome);
                 Ok(Answer::Done)

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use core::fmt;
 use core::str::FromStr;
 
@@ -185,7 +186,7 @@ macro_rules! name_id {
         /// 1 to 63 characters: ASCII letters, digits, `.`, `_` and `-`, the first one a letter or digit.
         #[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -214,7 +215,7 @@ macro_rules! name_id {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                (*name.0).into()
             }
         }
 
@@ -271,7 +272,7 @@ name_id!(
 /// The core compares it byte for byte; a host whose users may log in as `Ann` and `ann` brings one form of it.
 #[derive(Clone, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct UserName(String);
+pub struct UserName(Arc<str>);
 
 impl UserName {
     /// The user as text.
@@ -307,7 +308,7 @@ impl TryFrom<String> for UserName {
 
 impl From<UserName> for String {
     fn from(name: UserName) -> Self {
-        name.0
+        (*name.0).into()
     }
 }
 
@@ -339,10 +340,14 @@ impl ServerKey {
     /// A UUID of version 8 (RFC 9562 §5.8), 36 ASCII characters: half of it is made of the pool, the other half is the
     /// server's number, so that [`from_uuid`](Self::from_uuid) can read it back without a table.
     pub fn uuid(&self) -> String {
+        DeploymentId(self.bytes()).to_string()
+    }
+
+    fn bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.pool_half());
         bytes[8..].copy_from_slice(&(self.server.serial() | (0b10 << 62)).to_be_bytes());
-        DeploymentId(bytes).to_string()
+        bytes
     }
 
     /// The server of `pool` whose [`uuid`](Self::uuid) this is; `None` if it is not one of that pool's.
@@ -351,7 +356,8 @@ impl ServerKey {
         let mut serial = [0; 8];
         serial.copy_from_slice(&bytes[8..]);
         let key = Self { pool, server: ServerId(u64::from_be_bytes(serial) & !(0b11 << 62)) };
-        (key.uuid() == uuid).then_some(key)
+        let is_written_so = !uuid.bytes().any(|byte| byte.is_ascii_uppercase());
+        (is_written_so && key.bytes() == bytes).then_some(key)
     }
 
     /// Eight bytes that stand for the pool, with the version's four bits in their place.
@@ -412,13 +418,15 @@ fn is_name(text: &str) -> bool {
 }
 
 fn write_uuid(bytes: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            f.write_str("-")?;
-        }
-        write!(f, "{byte:02x}")?;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    // One piece: these are the marks of machines, which are written and compared for every machine of every listing.
+    let mut text = [b'-'; 36];
+    let places = (0..36).filter(|place| !matches!(place, 8 | 13 | 18 | 23));
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    for (place, digit) in places.zip(digits) {
+        text[place] = DIGITS[usize::from(digit)];
     }
-    Ok(())
+    f.write_str(core::str::from_utf8(&text).map_err(|_| fmt::Error)?)
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {

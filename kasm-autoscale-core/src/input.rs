@@ -75,6 +75,10 @@ pub enum Fact {
     },
     /// An operator knows that the machines which a config's listings miss are lost indeed, so that they may count as lost.
     LossAcknowledged(ConfigName),
+    /// An operator has looked into what froze this config, and wants it to go on.
+    FreezeLifted(ConfigName),
+    /// The host wants everything recounted in this step. What does not add up freezes its config.
+    RecountAsked,
     /// A command has been carried out.
     Finished(CommandId, Outcome),
 }
@@ -160,6 +164,22 @@ pub enum Refusal {
     NoMassLoss {
         /// The name.
         name: ConfigName,
+    },
+    /// The config is not frozen.
+    #[error("autoscale config {name:?} is not frozen, so there is nothing to lift")]
+    NotFrozen {
+        /// The name.
+        name: ConfigName,
+    },
+    /// What froze the config, or something else, still does not hold.
+    #[error("autoscale config {name:?} stays frozen, because this does not hold: {invariant} ({found})")]
+    StillBroken {
+        /// The name.
+        name: ConfigName,
+        /// The invariant.
+        invariant: String,
+        /// What was found.
+        found: String,
     },
     /// A server checked in that is not one of ours any more, or not waiting for it.
     #[error("server {server} is being deleted; its check-in is of no use any more")]

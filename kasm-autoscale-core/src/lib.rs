@@ -47,6 +47,8 @@ mod facts;
 mod failures;
 mod fallback;
 pub mod fields;
+mod freeze;
+mod guard;
 pub mod id;
 pub mod input;
 mod listings;

@@ -175,7 +175,7 @@ impl State {
     pub(crate) fn orphans_to_delete(&self) -> Vec<(ProviderName, MachineRef)> {
         let ripe = |orphan: &Orphan| {
             let free = orphan.busy.is_none_or(|busy| busy.until <= self.now);
-            orphan.sightings >= SIGHTINGS && free && !self.is_frozen(orphan.config)
+            orphan.sightings >= SIGHTINGS && free && !self.is_frozen(orphan.config) && !self.is_halted(orphan.config)
         };
         let of = |(name, provider): (&ProviderName, &Provider)| -> Vec<_> {
             provider

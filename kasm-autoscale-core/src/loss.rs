@@ -95,9 +95,10 @@ impl State {
         loss.is_some_and(MassLoss::holds)
     }
 
-    /// Whether a deletion for this reason is held back. Who disables or removes a config asks for all of its servers to go.
+    /// Whether a deletion for this reason is held back. Who disables or removes a config asks for all of its servers to go;
+    /// but where an invariant does not hold, nobody knows what it is that would go.
     pub(crate) fn is_held(&self, id: ConfigId, why: &DeleteReason) -> bool {
-        !why.is_asked() && self.is_frozen(id) && self.configs[&id].is_on()
+        self.is_halted(id) || !why.is_asked() && self.is_frozen(id) && self.configs[&id].is_on()
     }
 
     /// Whether the deletion of a server is held back.

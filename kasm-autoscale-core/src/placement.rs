@@ -72,6 +72,12 @@ impl SlotSet {
         self.tiers.last().is_none_or(|top| top.iter().all(|word| *word == 0))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        let members = self.tiers.first().into_iter().flatten();
+        members.map(|word| word.count_ones() as usize).sum()
+    }
+
     /// The lowest number that is not there.
     pub fn first_missing(&self) -> u32 {
         let Some(members) = self.tiers.first() else { return 0 };
@@ -194,22 +200,20 @@ impl PlacementIndex {
         self.sizes.iter().find(|(_, levels)| unused(levels)).map(|(size, _)| *size)
     }
 
-    /// Whether it would look the same if it were made anew; spare room does not count.
-    pub fn same_as(&self, other: &Self) -> bool {
-        let members = |index: &Self| -> Vec<(u32, u32, u32)> {
-            let mut all = Vec::new();
-            for (size, levels) in &index.sizes {
-                for (used, set) in (0..).zip(&levels.by_used) {
-                    let mut rest = set.clone();
-                    while let Some(slot) = rest.first() {
-                        rest.remove(slot);
-                        all.push((*size, used, slot));
-                    }
-                }
-            }
-            all
-        };
-        members(self) == members(other)
+    /// Whether a server is in it with these numbers.
+    pub fn contains(&self, slot: u32, used: u32, size: u32) -> bool {
+        let levels = self.sizes.get(&size);
+        levels.and_then(|levels| levels.by_used.get(used as usize)).is_some_and(|set| set.contains(slot))
+    }
+
+    /// How many servers are in it.
+    pub fn len(&self) -> usize {
+        self.sizes.values().flat_map(|levels| &levels.by_used).map(SlotSet::len).sum()
+    }
+
+    /// Whether no server has a free slot.
+    pub fn is_empty(&self) -> bool {
+        self.sizes.is_empty()
     }
 }
 

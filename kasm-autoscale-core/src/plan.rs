@@ -129,6 +129,9 @@ impl State {
         let failing = self.failing(config);
         let backing_off = failing.filter(|(_, until, _)| *until > self.now);
         let stop = match (provider, backing_off) {
+            _ if let Some(freeze) = &config.memory.freeze => {
+                Some(Waiting::Frozen { invariant: freeze.invariant.clone() })
+            }
             (None, _) => Some(Waiting::ProviderMissing { provider: spec.provider.clone() }),
             (Some(_), Some((BackoffKind::Boot, until, failures))) => {
                 let (failed, of) = match config.memory.fates.failed_of() {
@@ -236,6 +239,11 @@ impl State {
             None => Surplus { since: self.now, least: too_many },
         };
         let until = lasting.since + spec.downscale_backoff;
+        if let Some(freeze) = &config.memory.freeze {
+            let invariant = freeze.invariant.clone();
+            self.set_surplus(id, Some(lasting));
+            return (Decision::SurplusInDoubt { servers: too_many, supply, invariant }, None);
+        }
         if let Some(loss) = config.memory.loss.clone().filter(MassLoss::holds) {
             self.set_surplus(id, Some(lasting));
             return (Decision::SurplusFrozen { servers: too_many, supply, loss }, None);

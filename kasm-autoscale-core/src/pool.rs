@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::config::{ConfigSpec, PoolSpec};
+use crate::guard::Guard;
 use crate::id::{ConfigName, MachineName, ServerId, SessionId};
 use crate::input::Input;
 use crate::ports::Address;
@@ -39,8 +40,10 @@ const SLOTS_MAX: u32 = 1 << 22;
 /// ```
 ///
 /// The same inputs at the same times give the same outputs, on every machine.
+#[cfg_attr(feature = "testing", derive(Clone))]
 pub struct Pool {
     state: State,
+    guard: Guard,
 }
 
 impl core::fmt::Debug for Pool {
@@ -61,7 +64,7 @@ impl Pool {
             PoolRow { format: ROW_FORMAT, spec, next_server: 1, next_session: 1, next_config: 1, seen: now, life: 0 };
         let mut state = State::new(row, now);
         state.journal.changed.insert(RowKey::Pool);
-        Self { state }
+        Self { state, guard: Guard::default() }
     }
 
     /// A pool as its rows describe it, in any order. It goes on where a crash left off: what may have been under way is
@@ -95,10 +98,16 @@ impl Pool {
         // All is as it was stored, but for the calls that are in doubt from now on, and for the life that begins: a command
         // leaves only after its number can never be given again.
         state.journal.changed.extend(doubtful.into_iter().chain([RowKey::Pool]));
-        Ok(Self { state })
+        // Rows come from outside: the first step recounts them.
+        state.journal.recount = true;
+        let guard = Guard::of(&state);
+        Ok(Self { state, guard })
     }
 
     /// Takes every fact in, then decides once. It never fails and never blocks.
+    ///
+    /// Before the step is given out it is held against the invariants. Where one does not hold, what the step would make or
+    /// delete for its config stays here, and the config is frozen: see [`What::Frozen`](crate::report::What::Frozen).
     ///
     /// If `now` lies before an instant the pool has seen, it counts as that instant. The batch must be saved before the next
     /// step.
@@ -114,6 +123,8 @@ impl Pool {
         state.plan();
         state.advance();
         state.place_queue();
+        let found = self.guard.inspect(state);
+        state.freeze_what_is_broken(found);
         state.batch()
     }
 
@@ -170,10 +181,13 @@ impl Pool {
         self.state.sessions.values()
     }
 
-    /// Whether there is neither a config nor a server, nor a provider where machines may have been left, so that the pool may
-    /// be forgotten.
+    /// Whether there is neither a config nor a server, nor a provider or directory where machines or computer objects may have
+    /// been left, so that the pool may be forgotten. A directory that it has not used since the start is not waited for: its
+    /// account may be good for logins alone.
     pub fn is_empty(&self) -> bool {
-        let is_clear = self.state.providers.values().all(|provider| provider.clear);
+        let directories = self.state.directories.values();
+        let is_clear = self.state.providers.values().all(|provider| provider.clear)
+            && directories.filter(|directory| directory.was_used).all(|directory| directory.clear);
         self.state.configs.is_empty() && self.state.servers.is_empty() && is_clear
     }
 
@@ -190,6 +204,12 @@ impl Pool {
             orphans: orphans.collect(),
             orphan_computers: orphan_computers.collect(),
         }
+    }
+
+    /// All of it, for what looks at pools from inside.
+    #[cfg(feature = "testing")]
+    pub(crate) const fn state(&self) -> &State {
+        &self.state
     }
 
     /// Every row, as it would be written now.
@@ -211,6 +231,21 @@ impl Pool {
     pub(crate) fn orphans(&self) -> impl Iterator<Item = (&crate::id::ProviderName, &crate::ports::MachineRef)> {
         let all = self.state.providers.iter();
         all.flat_map(|(name, provider)| provider.orphans.keys().map(move |machine| (name, machine)))
+    }
+
+    /// Computer objects that no row knows, each with where it is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn orphan_computers(
+        &self,
+    ) -> impl Iterator<Item = (&crate::id::DirectoryName, &crate::ports::ComputerRef)> {
+        let all = self.state.directories.iter();
+        all.flat_map(|(name, directory)| directory.orphans.keys().map(move |computer| (name, computer)))
+    }
+
+    /// What tests of the guard change by hand, as only a mistake in this crate could.
+    #[cfg(test)]
+    pub(crate) fn parts(&mut self) -> (&mut State, &mut Guard) {
+        (&mut self.state, &mut self.guard)
     }
 
     /// Recounts every tally, index and timer, and checks the invariants.
@@ -361,6 +396,7 @@ impl State {
             decided_at: config.decided_at,
             fallback: config.fallback.clone(),
             loss: config.memory.loss.clone(),
+            freeze: config.memory.freeze.clone(),
             kept: config.tally.kept,
             backoffs: create
                 .into_iter()

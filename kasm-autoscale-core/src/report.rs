@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::config::NamePattern;
 use crate::id::{ConfigName, DirectoryName, PoolName, ProviderName, ServerId, SessionId, UserName, ZoneName};
 use crate::ports::{ComputerRef, DirectoryErrorKind, ErrorKind, MachineRef};
-use crate::row::MassLoss;
+use crate::row::{Freeze, MassLoss};
 use crate::server::PhaseKind;
 use crate::session::EndReason;
 use crate::time::{Span, Timestamp};
@@ -86,6 +86,15 @@ pub enum Decision {
         /// What is missing.
         loss: MassLoss,
     },
+    /// There are servers too many; none is given up while the config is frozen.
+    SurplusInDoubt {
+        /// How many servers too many.
+        servers: u32,
+        /// The numbers.
+        supply: Supply,
+        /// The invariant that did not hold.
+        invariant: String,
+    },
     /// Servers are drained.
     Drain {
         /// How many now.
@@ -119,6 +128,9 @@ impl fmt::Display for Decision {
             }
             Self::SurplusFrozen { servers, supply, loss } => {
                 write!(f, "{servers} servers too many: {supply}; kept: {loss}")
+            }
+            Self::SurplusInDoubt { servers, supply, invariant } => {
+                write!(f, "{servers} servers too many: {supply}; kept: frozen, because this does not hold: {invariant}")
             }
             Self::Drain { servers, supply } => write!(f, "drain {servers} servers: {supply}"),
             Self::Emptying { servers } => write!(f, "disabled: {servers} servers left"),
@@ -170,6 +182,11 @@ pub enum Waiting {
         /// How often in a row.
         failures: u32,
     },
+    /// The config is frozen.
+    Frozen {
+        /// The invariant that did not hold.
+        invariant: String,
+    },
     /// The host has no provider of this name.
     ProviderMissing {
         /// The name.
@@ -199,6 +216,9 @@ impl fmt::Display for Waiting {
                 write!(f, "breaker open until {until}: {failed} of the last {of} servers did not become ready")
             }
             Self::Trying { kind, failures } => write!(f, "trying one server after {failures} failures: {kind}"),
+            Self::Frozen { invariant } => {
+                write!(f, "frozen, because this does not hold: {invariant}; an operator must look")
+            }
             Self::ProviderMissing { provider } => write!(f, "there is no provider {provider:?}"),
             Self::DirectoryMissing { directory } => write!(f, "there is no directory {directory:?}"),
             Self::NamesUsedUp { pattern } => {
@@ -321,6 +341,18 @@ pub enum What {
         /// The config.
         config: ConfigName,
     },
+    /// An invariant does not hold: nothing is made for this config and nothing of it is deleted, until an operator lifts it.
+    Frozen {
+        /// The config.
+        config: ConfigName,
+        /// What does not hold.
+        freeze: Freeze,
+    },
+    /// An operator has lifted it.
+    FreezeLifted {
+        /// The config.
+        config: ConfigName,
+    },
     /// The machine of a server that failed to become ready is kept for diagnosis.
     Kept {
         /// The server.
@@ -435,6 +467,8 @@ impl fmt::Display for What {
                 write!(f, "{config}: an operator says that the missing machines are lost")
             }
             Self::MassLossOver { config } => write!(f, "{config}: no implausible loss any more"),
+            Self::Frozen { config, freeze } => write!(f, "ALARM: {config}: {freeze}"),
+            Self::FreezeLifted { config } => write!(f, "{config}: an operator has lifted the freeze"),
             Self::Kept { server, config, until } => write!(f, "{server} ({config}) kept for diagnosis until {until}"),
             Self::Server { server, config, phase, why: None } => write!(f, "{server} ({config}) {phase}"),
             Self::Server { server, config, phase, why: Some(why) } => write!(f, "{server} ({config}) {phase}: {why}"),
@@ -520,6 +554,9 @@ pub struct ConfigReport {
     /// Machines that its listings miss, too many at once to be believed: nothing is deleted meanwhile.
     #[serde(default)]
     pub loss: Option<MassLoss>,
+    /// An invariant did not hold: nothing is made or deleted meanwhile.
+    #[serde(default)]
+    pub freeze: Option<Freeze>,
     /// Failed servers whose machines are kept for diagnosis.
     #[serde(default)]
     pub kept: u32,

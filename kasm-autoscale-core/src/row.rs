@@ -19,11 +19,10 @@ use crate::time::Timestamp;
 
 /// The edition of the row format this code writes. It reads this one and those before, and no later one.
 ///
-/// 2: servers that join a domain.
-pub const ROW_FORMAT: u32 = 2;
+/// 2: servers that join a domain. 3: configs that are frozen because an invariant did not hold.
+pub const ROW_FORMAT: u32 = 3;
 
 /// One row of a pool. All rows together are its state.
-#[expect(clippy::large_enum_variant, reason = "a row is on its way to a store or from it; no pool is made of them")]
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "row", rename_all = "snake_case")]
 pub enum Row {
@@ -133,6 +132,9 @@ pub struct MemoryRow {
     pub loss: Option<MassLoss>,
     /// There are servers too many.
     pub surplus: Option<Surplus>,
+    /// An invariant did not hold, so that nothing is made and nothing is deleted.
+    #[serde(default)]
+    pub freeze: Option<Freeze>,
 }
 
 impl fmt::Display for MassLoss {
@@ -156,7 +158,16 @@ impl MassLoss {
 impl MemoryRow {
     /// Of a config that remembers nothing.
     pub fn new(config: ConfigId) -> Self {
-        Self { config, create: None, directory: None, boot: None, fates: Fates::default(), loss: None, surplus: None }
+        Self {
+            config,
+            create: None,
+            directory: None,
+            boot: None,
+            fates: Fates::default(),
+            loss: None,
+            surplus: None,
+            freeze: None,
+        }
     }
 }
 
@@ -174,6 +185,33 @@ pub struct MassLoss {
     pub of: u32,
     /// Whether an operator has said that they are lost indeed.
     pub acknowledged: bool,
+}
+
+/// An invariant that did not hold: a bug, or rows that somebody has changed. As long as it stands, nothing is made for its config
+/// and nothing of it is deleted; sessions go on. Only an operator lifts it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Freeze {
+    /// Since when.
+    pub since: Timestamp,
+    /// The invariant, by its number where it has one.
+    pub invariant: String,
+    /// What was found: rows and numbers, at most [`FOUND_CHARS_MAX`](Self::FOUND_CHARS_MAX) characters.
+    pub found: String,
+}
+
+impl Freeze {
+    /// How much of what was found is kept.
+    pub const FOUND_CHARS_MAX: usize = 500;
+}
+
+impl fmt::Display for Freeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { since, invariant, found } = self;
+        write!(
+            f,
+            "frozen since {since}, because this does not hold: {invariant} ({found}); nothing is made or deleted until an operator lifts it"
+        )
+    }
 }
 
 /// A surplus, and how much of it has lasted.

@@ -283,6 +283,8 @@ pub enum DeleteReason {
     Drained(DrainReason),
     /// Its config was disabled or removed before it was ready.
     NotWanted,
+    /// Its config was frozen before its machine was asked for.
+    Frozen,
     /// An operator asked for it.
     Operator,
     /// It was not ready in time.
@@ -330,6 +332,7 @@ impl fmt::Display for DeleteReason {
         match self {
             Self::Drained(why) => write!(f, "drained: {why}"),
             Self::NotWanted => f.write_str("config disabled or removed"),
+            Self::Frozen => f.write_str("config frozen"),
             Self::Operator => f.write_str("asked by an operator"),
             Self::BootDeadline { missing } => write!(f, "not ready in time: {missing}"),
             Self::CreateFailed { kind, code } => write!(f, "create failed: {kind} ({code})"),
@@ -511,7 +514,9 @@ impl Server {
             Phase::Starting { running: false, .. } => Some(Missing::Running),
             Phase::Starting { .. } if self.address.is_none() => Some(Missing::Address),
             Phase::Starting { answered: false, .. } if !planted!("probe-not-awaited") => Some(Missing::Answer),
-            Phase::Starting { joined: false, .. } if self.computer.is_some() => Some(Missing::Joined),
+            Phase::Starting { joined: false, .. } if self.computer.is_some() && !planted!("join-not-awaited") => {
+                Some(Missing::Joined)
+            }
             Phase::Starting { .. } if require_checkin && !self.has_checked_in() && !planted!("checkin-not-awaited") => {
                 Some(Missing::CheckIn)
             }

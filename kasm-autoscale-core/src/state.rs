@@ -28,6 +28,7 @@ const OUTCOME_GRACE: Duration = Duration::from_secs(30);
 /// its outcomes must not be taken for those of other commands.
 const COMMANDS_OF_A_LIFE: u64 = 1_000_000_000;
 
+#[derive(Clone)]
 pub(crate) struct State {
     pub(crate) row: PoolRow,
     pub(crate) now: Timestamp,
@@ -57,7 +58,7 @@ pub(crate) struct State {
 }
 
 /// What this step has changed and decided so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Journal {
     pub(crate) changed: BTreeSet<RowKey>,
     /// Servers that need a look.
@@ -65,6 +66,8 @@ pub(crate) struct Journal {
     pub(crate) commands: Vec<Command>,
     pub(crate) answers: Vec<(Ticket, Answer)>,
     pub(crate) events: Vec<Event>,
+    /// Whether everything is to be recounted at the end of the step.
+    pub(crate) recount: bool,
 }
 
 /// Whose turn it is when its time has come.
@@ -95,7 +98,7 @@ pub(crate) enum Subject {
 }
 
 /// A provider as this pool knows it. Not stored: every start looks anew.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Provider {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) list_at: Timestamp,
@@ -112,7 +115,7 @@ pub(crate) struct Provider {
 }
 
 /// A machine or computer object with our mark that no row knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Orphan {
     pub(crate) config: ConfigId,
     pub(crate) sightings: u32,
@@ -120,12 +123,19 @@ pub(crate) struct Orphan {
 }
 
 /// A directory as this pool knows it. Not stored either.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct KnownDirectory {
     pub(crate) facts: Option<DirectoryFacts>,
     pub(crate) list_at: Timestamp,
     pub(crate) listing: Option<Busy>,
     pub(crate) failures: u32,
+    /// Since when no config and no server of this pool has to do with it, as far as the rows know.
+    pub(crate) unused_since: Option<Timestamp>,
+    /// Whether a complete listing that began long enough after that has shown nothing. Until then there may be objects that no
+    /// row knows: made twice, too late, or not removed although it was said that they were.
+    pub(crate) clear: bool,
+    /// Whether a config or server of this pool has had to do with it since the start.
+    pub(crate) was_used: bool,
     pub(crate) orphans: BTreeMap<ComputerRef, Orphan>,
 }
 
@@ -153,6 +163,7 @@ impl Provider {
 }
 
 /// A config with its editions, its tallies and its placement index.
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) id: ConfigId,
     pub(crate) current: u32,
@@ -174,6 +185,7 @@ pub(crate) struct Config {
     pub(crate) wake_at: Option<Timestamp>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Edition {
     pub(crate) spec: Arc<ConfigSpec>,
     pub(crate) servers: u32,
@@ -277,6 +289,37 @@ impl Tally {
     }
 }
 
+/// What the servers of a config add up to when they are counted anew.
+#[derive(Debug, Default)]
+pub(crate) struct Recount {
+    pub(crate) tally: Tally,
+    /// Servers that belong into the placement index, and drains that may be taken back.
+    pub(crate) placeable: usize,
+    pub(crate) undoable: usize,
+    /// Whether one of these is not there.
+    pub(crate) amiss: bool,
+    pub(crate) editions: BTreeMap<u32, u32>,
+}
+
+/// Where a config keeps a server so that it is found when a session or a server is needed.
+enum Kept {
+    Index { used: u32, size: u32 },
+    Undoable,
+    Nowhere,
+}
+
+impl Kept {
+    fn of(server: &Server, spec: &ConfigSpec, tally: &Tally) -> Self {
+        match &server.phase {
+            Phase::Ready { .. } if tally.free > 0 => {
+                Self::Index { used: server.used(spec.reusable), size: spec.max_sessions_per_server.get() }
+            }
+            Phase::Draining { why, .. } if why.is_undoable() || planted!("undrained-without-a-look") => Self::Undoable,
+            _ => Self::Nowhere,
+        }
+    }
+}
+
 impl Config {
     pub(crate) fn new(id: ConfigId) -> Self {
         Self {
@@ -311,22 +354,34 @@ impl Config {
         !self.removed && self.spec().enabled
     }
 
-    /// Counts a server in. Public to the crate for the recount alone.
-    pub(crate) fn recount(&mut self, server: &Server) {
-        self.enter(server);
+    /// Counts a server once more, and looks whether it is where its config keeps it.
+    pub(crate) fn recount(&self, server: &Server, recount: &mut Recount) {
+        let spec = self.edition(server.generation);
+        let tally = Tally::of(server, spec);
+        recount.tally.add(&tally);
+        match Kept::of(server, spec, &tally) {
+            Kept::Index { used, size } => {
+                recount.placeable += 1;
+                recount.amiss |= !self.index.contains(server.slot, used, size);
+            }
+            Kept::Undoable => {
+                recount.undoable += 1;
+                recount.amiss |= !self.undoable.contains(&server.id);
+            }
+            Kept::Nowhere => {}
+        }
     }
 
     fn enter(&mut self, server: &Server) {
         let spec = self.edition(server.generation).clone();
-        self.tally.add(&Tally::of(server, &spec));
-        match &server.phase {
-            Phase::Ready { .. } if Tally::of(server, &spec).free > 0 => {
-                self.index.insert(server.slot, server.used(spec.reusable), spec.max_sessions_per_server.get());
-            }
-            Phase::Draining { why, .. } if why.is_undoable() || planted!("undrained-without-a-look") => {
+        let tally = Tally::of(server, &spec);
+        self.tally.add(&tally);
+        match Kept::of(server, &spec, &tally) {
+            Kept::Index { used, size } => self.index.insert(server.slot, used, size),
+            Kept::Undoable => {
                 self.undoable.insert(server.id);
             }
-            _ => {}
+            Kept::Nowhere => {}
         }
     }
 

@@ -59,7 +59,9 @@ pub mod wire {
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
-    pub use super::why::{BackoffView, ConfigWhy, DecisionView, EventList, EventView, PhasesView, SupplyView, WhyView};
+    pub use super::why::{
+        BackoffView, ConfigWhy, DecisionView, EventList, EventView, FreezeView, PhasesView, SupplyView, WhyView,
+    };
     pub use super::workspaces::{WorkspaceBody, WorkspaceList, WorkspaceView};
 }
 
@@ -71,6 +73,9 @@ const POOL_PATIENCE: Duration = Duration::from_secs(15);
 pub struct Limits {
     /// Connections at once; the next one waits to be accepted.
     pub connections: usize,
+    /// Connections at once from one address, so that one that is up to no good does not keep all others out; one more is
+    /// closed at once. A proxy is one address.
+    pub connections_per_address: usize,
     /// Requests that are worked on at once; one more is answered with 503.
     pub requests: usize,
     /// Requests among them that wait for a session to be placed; one more is answered at once.
@@ -96,6 +101,7 @@ impl Default for Limits {
         let secs = Duration::from_secs;
         Self {
             connections: 1024,
+            connections_per_address: 512,
             requests: 512,
             waits: 256,
             headers: 32 * 1024,
@@ -224,6 +230,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(configs::enable_config))
         .routes(routes!(configs::disable_config))
         .routes(routes!(configs::acknowledge_loss))
+        .routes(routes!(configs::lift_freeze))
         .routes(routes!(servers::list_servers))
         .routes(routes!(servers::show_server, servers::delete_server))
         .routes(routes!(servers::drain_server))

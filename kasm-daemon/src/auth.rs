@@ -8,6 +8,7 @@ use std::hint::black_box;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use kasm_autoscale_core::time::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -73,6 +74,8 @@ pub struct TokenEntry {
     pub role: Role,
     /// SHA-256 of the whole token.
     pub sha256: [u8; 32],
+    /// From when on it is not accepted any more.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Why a token's SHA-256 or name was refused.
@@ -95,7 +98,7 @@ impl TokenEntry {
     /// [`InvalidToken`].
     pub fn from_sha256(name: &str, role: Role, hex: &str) -> Result<Self, InvalidToken> {
         let sha256 = from_hex(hex.trim()).ok_or(InvalidToken::Sha256)?;
-        Ok(Self { name: checked_name(name)?.into(), role, sha256 })
+        Ok(Self { name: checked_name(name)?.into(), role, sha256, expires_at: None })
     }
 
     /// The token itself, as a secret store keeps it. White space around it is not part of it.
@@ -103,7 +106,12 @@ impl TokenEntry {
     /// # Errors
     /// [`InvalidToken::Name`].
     pub fn from_token(name: &str, role: Role, token: &SecretString) -> Result<Self, InvalidToken> {
-        Ok(Self { name: checked_name(name)?.into(), role, sha256: sha256(token.expose_secret().trim()) })
+        Ok(Self {
+            name: checked_name(name)?.into(),
+            role,
+            sha256: sha256(token.expose_secret().trim()),
+            expires_at: None,
+        })
     }
 }
 
@@ -133,8 +141,8 @@ impl Tokens {
         self.0.is_none()
     }
 
-    /// Who brings this token; `None` if it is none of ours.
-    pub(crate) fn holder(&self, token: &str) -> Option<Caller> {
+    /// Who brings this token now; `None` if it is none of ours, or not any more.
+    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Option<Caller> {
         let entries = self.0.as_deref()?;
         if token.len() > TOKEN_BYTES_MAX {
             return None;
@@ -147,6 +155,7 @@ impl Tokens {
                 found = Some(entry);
             }
         }
+        let found = found.filter(|entry| entry.expires_at.is_none_or(|at| now < at));
         found.map(|entry| Caller { name: entry.name.clone(), role: entry.role })
     }
 }
@@ -242,19 +251,35 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_secs(1000);
+
+    #[test]
+    fn s_12_a_token_is_accepted_until_it_expires() {
+        let new = generate_token("a").unwrap();
+        let entry = TokenEntry::from_sha256("a", Role::Viewer, &new.sha256).unwrap();
+        let tokens = Tokens::new(vec![TokenEntry { expires_at: Some(NOW), ..entry }]);
+        let holder = |now| tokens.holder(new.token.expose_secret(), now);
+        assert!(holder(Timestamp::from_millis(999_999)).is_some());
+        assert_eq!(holder(NOW), None);
+        assert_eq!(holder(Timestamp::from_secs(u64::MAX / 1000)), None);
+    }
+
     #[test]
     fn a_new_token_is_accepted_under_its_printed_hash_and_no_other_is() {
         let new = generate_token("ci.1_x").unwrap();
         let token = new.token.expose_secret();
         assert_eq!(token.len(), "kasm_ci.1_x_".len() + 43);
         let entry = TokenEntry::from_sha256("ci.1_x", Role::Broker, &new.sha256).unwrap();
-        let tokens = Tokens::new(vec![TokenEntry { name: "other".into(), role: Role::Admin, sha256: [7; 32] }, entry]);
-        assert_eq!(tokens.holder(token), Some(Caller { name: "ci.1_x".into(), role: Role::Broker }));
-        assert_eq!(tokens.holder(&token[..token.len() - 1]), None);
-        assert_eq!(tokens.holder(&format!("{token}x")), None);
-        assert_eq!(tokens.holder(&new.sha256), None, "the hash is not the token");
-        assert_eq!(tokens.holder(""), None);
-        assert_eq!(Tokens::new(vec![]).holder(token), None);
+        let tokens = Tokens::new(vec![
+            TokenEntry { name: "other".into(), role: Role::Admin, sha256: [7; 32], expires_at: None },
+            entry,
+        ]);
+        assert_eq!(tokens.holder(token, NOW), Some(Caller { name: "ci.1_x".into(), role: Role::Broker }));
+        assert_eq!(tokens.holder(&token[..token.len() - 1], NOW), None);
+        assert_eq!(tokens.holder(&format!("{token}x"), NOW), None);
+        assert_eq!(tokens.holder(&new.sha256, NOW), None, "the hash is not the token");
+        assert_eq!(tokens.holder("", NOW), None);
+        assert_eq!(Tokens::new(vec![]).holder(token, NOW), None);
         assert_ne!(token, generate_token("ci.1_x").unwrap().token.expose_secret());
     }
 

@@ -47,6 +47,16 @@ pub enum Action {
         #[arg(long)]
         online: bool,
     },
+    /// Run every check over a store and tell what does not add up, each finding with the number of its invariant. Changes
+    /// nothing. Ends with code 0: nothing found, 1: findings, 2: the store cannot be read, or is in use.
+    Audit {
+        /// The store's file.
+        #[arg(long, value_name = "FILE", required_unless_present = "config", conflicts_with = "config")]
+        store: Option<PathBuf>,
+        /// The config file that names the store.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Make an API token: print it once, and the SHA-256 that goes into the config file.
     Token {
         /// Its name, for logs.

@@ -31,6 +31,12 @@ impl Clock {
     }
 }
 
+/// The instant that RFC 3339 text names, as in `2027-01-31T08:00:00Z`; `None` if it names none, or one before 1970.
+pub fn from_rfc3339(text: &str) -> Option<Timestamp> {
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    u64::try_from(time.timestamp_millis()).ok().map(Timestamp::from_millis)
+}
+
 /// An instant as people and other programs read it: RFC 3339 in UTC with milliseconds.
 pub fn rfc3339(at: Timestamp) -> String {
     let millis = i64::try_from(at.as_millis()).unwrap_or(i64::MAX);

@@ -13,7 +13,7 @@ use kasm_autoscale_core::id::{CommandId, DirectoryName, PoolId, PoolName, Provid
 use kasm_autoscale_core::input::{Answer, Fact, Input, Ticket};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::ports::{Certainty, DirectoryError, DirectoryErrorKind, ErrorKind, ProviderError};
-use kasm_autoscale_core::report::Event;
+use kasm_autoscale_core::report::{Event, What};
 use kasm_autoscale_core::row::Outputs;
 use kasm_autoscale_core::time::Timestamp;
 use thiserror::Error;
@@ -29,10 +29,14 @@ use crate::store::StoreError;
 const MAILBOX: usize = 4096;
 /// How many facts one step takes in at most, so that a flood does not delay the answers to its beginning.
 const FACTS_PER_STEP: usize = 1024;
-/// How often everything is recounted.
-const CHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long to wait before a store that failed is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How often everything is recounted, at most.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(60);
+/// How much more time passes between two recounts than one of them takes: the larger the pool, the seldomer.
+const RECOUNT_SHARE: u32 = 200;
+/// How long to wait before a store that failed is tried again: at first, and at most, since it is twice as long each time.
+const STORE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// How long a store must not fail before it is trusted as at first.
+const STORE_CALM: Duration = Duration::from_secs(60);
 
 /// Why a pool did not answer.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -125,7 +129,9 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
         callers: BTreeMap::new(),
         next_ticket: 0,
         wake_at: None,
-        checked_at: Timestamp::default(),
+        store_failed_at: Timestamp::default(),
+        store_pause: Duration::ZERO,
+        recount_at: Timestamp::default(),
     };
     tasks.spawn(driver.run());
     PoolHandle { id, name, mailbox, events, stop }
@@ -199,7 +205,10 @@ struct Driver {
     callers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, AskError>>>,
     next_ticket: u64,
     wake_at: Option<Timestamp>,
-    checked_at: Timestamp,
+    /// When the store last failed, and how long was waited then.
+    store_failed_at: Timestamp,
+    store_pause: Duration,
+    recount_at: Timestamp,
 }
 
 impl Driver {
@@ -207,13 +216,13 @@ impl Driver {
         self.introduce();
         let mut looks: Vec<Look> = Vec::new();
         loop {
+            self.recount_at_intervals();
             if !self.pending.is_empty() || self.is_due() {
                 self.step().await;
             }
             for look in looks.drain(..) {
                 look(&self.pool);
             }
-            self.check_at_intervals();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
@@ -263,8 +272,13 @@ impl Driver {
         let world = self.world.clone();
         let inputs = std::mem::take(&mut self.pending);
         let started = world.clock.now();
+        let recounts = self.recount_at <= started;
         let batch = self.pool.step(started, inputs);
-        world.metrics.stepped(self.pool.spec().name.as_str(), world.clock.now().since(started));
+        let took = world.clock.now().since(started);
+        if recounts {
+            self.recount_at = world.clock.now() + RECOUNT_INTERVAL.max(took * RECOUNT_SHARE);
+        }
+        world.metrics.stepped(self.pool.spec().name.as_str(), took);
         if !batch.writes().is_empty() || !batch.events().is_empty() {
             let saving = world.clock.now();
             let saved = world.store.save(self.pool.spec().id, batch.writes().to_vec(), batch.events().to_vec()).await;
@@ -286,7 +300,12 @@ impl Driver {
             }
         }
         for event in outputs.events {
-            tracing::info!(pool = %self.pool.spec().name, "{}", event.what);
+            if let What::Frozen { .. } = event.what {
+                self.world.metrics.violated();
+                tracing::error!(pool = %self.pool.spec().name, "{}", event.what);
+            } else {
+                tracing::info!(pool = %self.pool.spec().name, "{}", event.what);
+            }
             // Nobody may be listening.
             drop(self.events.send(event));
         }
@@ -303,6 +322,13 @@ impl Driver {
             drop(caller.send(Err(AskError::NotSaved)));
         }
         loop {
+            // A pool that is read anew asks for everything again, and earlier answers are still to come: without a pause, a
+            // store that fails now and then would multiply calls, and one that refuses every save would never rest.
+            let pause = self.store_pause();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
             match self.reload().await {
                 Ok(pool) => {
                     self.pool = pool;
@@ -315,11 +341,17 @@ impl Driver {
                     tracing::error!(pool = %self.pool.spec().name, %error, "the pool cannot be read; trying again")
                 }
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = sleep(STORE_RETRY) => {}
-            }
         }
+    }
+
+    /// How long to wait now that the store has failed once more.
+    fn store_pause(&mut self) -> Duration {
+        let now = self.world.clock.now();
+        let (first, most) = STORE_RETRY;
+        let calm = now.since(self.store_failed_at) > STORE_CALM;
+        self.store_pause = if calm { first } else { (self.store_pause * 2).clamp(first, most) };
+        self.store_failed_at = now;
+        self.store_pause
     }
 
     async fn reload(&self) -> Result<Pool, Box<dyn std::error::Error + Send + Sync>> {
@@ -343,17 +375,10 @@ impl Driver {
         });
     }
 
-    fn check_at_intervals(&mut self) {
-        let now = self.world.clock.now();
-        if now.since(self.checked_at) < CHECK_INTERVAL {
-            return;
-        }
-        self.checked_at = now;
-        if let Err(violations) = self.pool.check() {
-            self.world.metrics.violated(violations.len());
-            for violation in violations {
-                tracing::error!(pool = %self.pool.spec().name, "{violation}");
-            }
+    /// Now and then a step recounts everything; the first one after a start does so by itself.
+    fn recount_at_intervals(&mut self) {
+        if self.recount_at <= self.world.clock.now() {
+            self.pending.push(Fact::RecountAsked.into());
         }
     }
 }

@@ -10,7 +10,7 @@
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
 //! | `[limits]` | how much is done at once |
-//! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256` |
+//! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256`; `expires`: until when |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
 //! | `[provider.NAME]` | who makes machines: `kind`, and the kind's own settings |
@@ -33,6 +33,7 @@ use std::time::Duration;
 use kasm_autoscale_core::config::ConfigSpec;
 use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{DirectoryName, InvalidId, PoolName, ProviderName, SecretName};
+use kasm_autoscale_core::time::Timestamp;
 
 use crate::auth::{Role, TokenEntry};
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
@@ -113,6 +114,8 @@ pub struct TokenConfig {
     pub role: Role,
     /// How they are recognised.
     pub secret: TokenSecret,
+    /// From when on they are not any more.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// The name of an API token: 1 to 63 letters, digits, `.`, `_` or `-`.
@@ -168,7 +171,8 @@ impl TokenConfig {
             TokenSecret::Sha256(hex) => TokenEntry::from_sha256(name, role, hex),
         };
         // Names and hashes have been read by the same rules, so this cannot happen; and a hash of zeros lets nobody in.
-        Ok(entry.unwrap_or(TokenEntry { name: name.into(), role, sha256: [0; 32] }))
+        let entry = entry.unwrap_or(TokenEntry { name: name.into(), role, sha256: [0; 32], expires_at: None });
+        Ok(TokenEntry { expires_at: self.expires_at, ..entry })
     }
 }
 

@@ -3,11 +3,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use kasm_daemon::cli::{Action, Cli};
-use kasm_daemon::{demo, run};
+use kasm_daemon::{audit, demo, run};
 
 /// The command line or the config file has a mistake (as for `check`); everything else that fails ends with 1.
 const MISTAKE: u8 = 2;
@@ -37,8 +38,33 @@ fn main() -> ExitCode {
             told(&checked.text);
             if checked.sound { ExitCode::SUCCESS } else { ExitCode::from(MISTAKE) }
         }
+        Action::Audit { store, config } => runtime.block_on(audited(store, config)),
         Action::Token { name } => run::token(&name).map_or_else(|error| failed(&error), |text| said(&text)),
         Action::Key => run::key().map_or_else(|error| failed(&error), |text| said(&text)),
+    }
+}
+
+/// Ends with 1 for findings, so what keeps an audit from being made ends with [`MISTAKE`].
+async fn audited(store: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
+    let store = match (store, config) {
+        (Some(store), _) => store,
+        (None, config) => match run::store_of(&config.unwrap_or_default()) {
+            Ok(store) => store,
+            Err(mistakes) => {
+                told(&mistakes.join("\n"));
+                return ExitCode::from(MISTAKE);
+            }
+        },
+    };
+    match audit::audit(&store) {
+        Ok(audited) => {
+            let told = said(&audited.text);
+            if audited.findings == 0 { told } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            told(&format!("kasm-daemon: {error}"));
+            ExitCode::from(MISTAKE)
+        }
     }
 }
 

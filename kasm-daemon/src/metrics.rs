@@ -1,7 +1,6 @@
 //! What the daemon counts, for `/metrics`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
@@ -74,7 +73,8 @@ pub struct Metrics {
     step_seconds: Times<OfPool>,
     save_seconds: Histogram,
     saves_failed: Counter,
-    violations: Gauge<u64, AtomicU64>,
+    frozen: Gauges<OfConfig>,
+    violations: Counter,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -105,7 +105,8 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(micro_to_seconds),
             save_seconds: milli_to_minutes(),
             saves_failed: Counter::default(),
-            violations: Gauge::default(),
+            frozen: Family::default(),
+            violations: Counter::default(),
         };
         metrics.registered()
     }
@@ -157,8 +158,13 @@ impl Metrics {
         );
         registry.register("saves_failed", "Steps that were not saved", self.saves_failed.clone());
         registry.register(
+            "frozen",
+            "1: an invariant does not hold for this config, so nothing is made or deleted until an admin lifts it; alarm above 0",
+            self.frozen.clone(),
+        );
+        registry.register(
             "violations",
-            "Things that did not add up at the last recount; always a bug",
+            "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
         self.registry = Arc::new(registry);
@@ -181,8 +187,8 @@ impl Metrics {
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn violated(&self, count: usize) {
-        self.violations.set(u64::try_from(count).unwrap_or(u64::MAX));
+    pub(crate) fn violated(&self) {
+        self.violations.inc();
     }
 
     /// The text of `/metrics`, in the OpenMetrics format, with the pools as these reports show them.
@@ -204,6 +210,7 @@ impl Metrics {
         self.covered.clear();
         self.kept.clear();
         self.missing.clear();
+        self.frozen.clear();
         self.failures.clear();
         self.waiting.clear();
         self.orphans.clear();
@@ -248,6 +255,7 @@ impl Metrics {
         self.kept.get_or_create(label).set(config.kept.into());
         let unconfirmed = config.loss.as_ref().filter(|loss| loss.holds());
         self.missing.get_or_create(label).set(unconfirmed.map_or(0, |loss| loss.missing.into()));
+        self.frozen.get_or_create(label).set(config.freeze.is_some().into());
         for known in &config.backoffs {
             let kind = match known.kind {
                 BackoffKind::Provider(kind) => kind.as_str().to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kasm_autoscale_core::execute::check_config;
@@ -150,6 +150,14 @@ async fn look_at_providers(config: &DaemonConfig, deployment: DeploymentId, envi
     }
     broken.extend(preflight::providers(&config.pools, &config.providers, &registry).await);
     broken
+}
+
+/// The store that a config file names. To be called on a runtime of several threads.
+///
+/// # Errors
+/// The mistakes in the file, one line each.
+pub fn store_of(path: &Path) -> Result<PathBuf, Vec<String>> {
+    load_checked(path).map(|(config, _)| config.store.0)
 }
 
 /// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.

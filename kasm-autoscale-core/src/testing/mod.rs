@@ -16,4 +16,5 @@ pub mod fleet;
 pub mod lock;
 #[cfg(kasm_mutants)]
 pub mod mutants;
+pub mod view;
 pub mod world;

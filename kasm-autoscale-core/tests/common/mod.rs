@@ -7,6 +7,7 @@ pub mod directory;
 pub mod history;
 pub mod naive;
 pub mod story;
+pub mod sweep;
 pub mod words;
 
 use std::collections::BTreeMap;

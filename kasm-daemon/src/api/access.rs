@@ -31,6 +31,8 @@ const READ: Access = Access::Roles(&[Role::Viewer, Role::Operator, Role::Admin])
 const CHANGE: Access = Access::Roles(&[Role::Operator, Role::Admin]);
 /// Both answer with passwords, which an operator does not need.
 const BROKER: Access = Access::Roles(&[Role::Broker, Role::Admin]);
+/// What only somebody may do who answers for a bug's consequences.
+const ADMIN: Access = Access::Roles(&[Role::Admin]);
 /// An operator can end sessions anyway, by deleting their server.
 const END_SESSIONS: Access = Access::Roles(&[Role::Broker, Role::Operator, Role::Admin]);
 
@@ -61,6 +63,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/pools/{pool}/configs/{config}/enable", CHANGE),
     route("POST", "/v1/pools/{pool}/configs/{config}/disable", CHANGE),
     route("POST", "/v1/pools/{pool}/configs/{config}/acknowledge-loss", CHANGE),
+    route("POST", "/v1/pools/{pool}/configs/{config}/lift-freeze", ADMIN),
     route("GET", "/v1/pools/{pool}/servers", READ),
     route("GET", "/v1/pools/{pool}/servers/{server}", READ),
     route("DELETE", "/v1/pools/{pool}/servers/{server}", CHANGE),

@@ -91,8 +91,34 @@ async fn read_into(bytes: &mut Vec<u8>, mut body: Body, max: usize, patience: Du
     tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(slow()))
 }
 
+/// How deep lists and objects may lie in one another.
+const DEPTH_MAX: usize = 64;
+
+/// Whether lists and objects lie deeper in one another than they may. Looked at before anything is built of them.
+fn is_too_deep(bytes: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
 /// The JSON object that these bytes are.
 pub(crate) fn parse_object(bytes: &[u8]) -> Result<JsonObject, ApiError> {
+    if is_too_deep(bytes) {
+        let message = format!("the body is nested deeper than {DEPTH_MAX} lists and objects");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "too_deep", message));
+    }
     let malformed = |error: serde_json::Error| {
         ApiError::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the body is not valid JSON: {error}"))
     };
@@ -304,8 +330,19 @@ mod tests {
         for (text, status) in [("[]", 422), ("1", 422), ("", 400), ("{", 400), ("{} x", 400), ("\u{0}", 400)] {
             assert_eq!(parse_object(text.as_bytes()).unwrap_err().status.as_u16(), status, "{text:?}");
         }
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
-        assert_eq!(parse_object(deep.as_bytes()).unwrap_err().status, StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn s_16_lists_and_objects_lie_64_deep_at_most() {
+        let deep = |count: usize| format!("{{\"a\":{}{}}}", "[".repeat(count - 1), "]".repeat(count - 1));
+        assert!(parse_object(deep(DEPTH_MAX).as_bytes()).is_ok());
+        for count in [DEPTH_MAX + 1, 200, 100_000] {
+            assert_eq!(parse_object(deep(count).as_bytes()).unwrap_err().code, "too_deep", "{count}");
+        }
+        // What stands in a text lies nowhere, and many beside one another are not deep.
+        let text =
+            format!("{{\"a\": \"{}\\\"{}\", \"b\": [{}]}}", "[".repeat(100), "{".repeat(100), "[],".repeat(99) + "{}");
+        assert!(parse_object(text.as_bytes()).is_ok(), "{text}");
     }
 
     #[test]

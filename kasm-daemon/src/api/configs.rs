@@ -329,16 +329,37 @@ pub(super) async fn acknowledge_loss(
     _: NoParams,
     Path((pool, config)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    let pool = app.pool(&pool)?;
-    // One that is on its way out may have lost its machines, too.
+    tell(&app, &pool, &config, Fact::LossAcknowledged).await
+}
+
+/// Lift a freeze
+///
+/// A config for which an invariant does not hold is frozen: nothing is made for it and nothing of it is deleted, while its sessions
+/// go on. Whoever has found out why lets it go on here. Everything is recounted first, and it stays frozen as long as something does
+/// not add up.
+#[utoipa::path(post, path = "/v1/pools/{pool}/configs/{config}/lift-freeze", tag = "configs",
+    params(("pool" = String, Path, description = "The pool's name."), ("config" = String, Path, description = "The config's name; one on its way out has it still.")), responses(
+    (status = 204, description = "It makes and deletes again."),
+    (status = 404, description = "There is no such pool or config.", body = ErrorBody),
+    (status = 409, description = "It is not frozen, or something still does not hold: it stays frozen.", body = ErrorBody),
+))]
+pub(super) async fn lift_freeze(
+    State(app): State<App>,
+    _: NoParams,
+    Path((pool, config)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    tell(&app, &pool, &config, Fact::FreezeLifted).await
+}
+
+/// Tells a pool an operator's word on one of its configs; one that is on its way out is meant as well.
+async fn tell(app: &App, pool: &str, config: &str, fact: fn(ConfigName) -> Fact) -> Result<StatusCode, ApiError> {
+    let pool = app.pool(pool)?;
     let Ok(name) = config.parse::<ConfigName>() else {
-        return view(&app, &pool, &config).await.map(|_| StatusCode::NO_CONTENT);
+        return view(app, &pool, config).await.map(|_| StatusCode::NO_CONTENT);
     };
-    match app.ask(&pool, Fact::LossAcknowledged(name)).await {
+    match app.ask(&pool, fact(name)).await {
         // It names the configs that there are.
-        Err(error) if error.code == "unknown_config" => {
-            view(&app, &pool, &config).await.map(|_| StatusCode::NO_CONTENT)
-        }
+        Err(error) if error.code == "unknown_config" => view(app, &pool, config).await.map(|_| StatusCode::NO_CONTENT),
         answer => answer.map(|_| StatusCode::NO_CONTENT),
     }
 }

@@ -199,6 +199,8 @@ impl From<Refusal> for ApiError {
             Refusal::HasSessions { .. } => (StatusCode::CONFLICT, "has_sessions"),
             Refusal::AlreadyDeleting { .. } => (StatusCode::CONFLICT, "already_deleting"),
             Refusal::NotDraining { .. } => (StatusCode::CONFLICT, "not_draining"),
+            Refusal::NotFrozen { .. } => (StatusCode::CONFLICT, "not_frozen"),
+            Refusal::StillBroken { .. } => (StatusCode::CONFLICT, "still_broken"),
             Refusal::NoMassLoss { .. } => (StatusCode::CONFLICT, "no_mass_loss"),
             Refusal::CheckInTooLate { .. } => (StatusCode::CONFLICT, "check_in_too_late"),
         };

@@ -179,7 +179,7 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<(Caller, Option<Arc<Login>
         let login = app.users().holder(token).ok_or_else(unknown)?;
         return Ok((Caller { name: login.user().to_string(), role: Role::User }, Some(login)));
     }
-    app.0.tokens.holder(token).map(|caller| (caller, None)).ok_or_else(unknown)
+    app.0.tokens.holder(token, app.host().world().clock.now()).map(|caller| (caller, None)).ok_or_else(unknown)
 }
 
 /// The token in `Authorization`, whatever it is worth.

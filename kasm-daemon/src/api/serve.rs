@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::{Extension, Router};
@@ -103,6 +103,7 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
+    let addresses = Addresses::default();
     // Ends what has not ended by itself.
     let abort = CancellationToken::new();
     tracing::info!(%address, "serving the API");
@@ -122,13 +123,17 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
                 }
             },
         };
+        let Some(counted) = addresses.admit(peer, limits.connections_per_address) else {
+            tracing::debug!(%peer, "too many connections from one address");
+            continue;
+        };
         let (router, stop, abort) = (router.clone(), stop.clone(), abort.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
                 () = converse(stream, peer, router, limits, stop) => {}
             }
-            drop(place);
+            drop((place, counted));
         });
     }
     drop(listener);
@@ -143,6 +148,43 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
         tracing::warn!("requests that did not end in time were broken off");
     }
     Ok(())
+}
+
+/// How many connections each address has.
+#[derive(Clone, Debug, Default)]
+struct Addresses(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// A connection that counts for its address until it is dropped.
+struct Counted(Addresses, IpAddr);
+
+impl Addresses {
+    fn admit(&self, peer: IpAddr, most: usize) -> Option<Counted> {
+        let peer = peer.to_canonical();
+        let mut counts = self.counts();
+        let count = counts.entry(peer).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Counted(self.clone(), peer))
+    }
+
+    // A panic while the lock is held leaves the map whole: it is only counted in.
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.0.counts();
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// The address a request came from: the caller's own, or that of a proxy.

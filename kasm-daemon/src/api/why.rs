@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::report::{BackoffReport, CleanupReport, ConfigReport, PhaseCounts, Supply};
-use kasm_autoscale_core::row::MassLoss;
+use kasm_autoscale_core::row::{Freeze, MassLoss};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -71,6 +71,8 @@ pub struct ConfigWhy {
     /// Machines that its listings miss, too many at once to be believed. Nothing is deleted until they are seen again, or until
     /// `acknowledge-loss` says that they are lost.
     pub loss: Option<LossView>,
+    /// An invariant that does not hold. Nothing is made for this config and nothing of it is deleted, until `lift-freeze`.
+    pub freeze: Option<FreezeView>,
     /// Machines of failed servers that are kept for diagnosis.
     pub kept: u32,
     /// What it backs off from.
@@ -175,6 +177,27 @@ impl From<MassLoss> for LossView {
             of: loss.of,
             acknowledged: loss.acknowledged,
         }
+    }
+}
+
+/// An invariant that does not hold: a bug, or rows that somebody has changed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FreezeView {
+    /// For people.
+    pub words: String,
+    /// Since when.
+    #[schema(format = DateTime)]
+    pub since: String,
+    /// The invariant, by its number where it has one.
+    pub invariant: String,
+    /// What was found: rows and numbers.
+    pub found: String,
+}
+
+impl From<Freeze> for FreezeView {
+    fn from(freeze: Freeze) -> Self {
+        let (words, _) = told(&freeze);
+        Self { words, since: rfc3339(freeze.since), invariant: freeze.invariant, found: freeze.found }
     }
 }
 
@@ -289,6 +312,7 @@ impl From<ConfigReport> for ConfigWhy {
             decision: DecisionView { at: rfc3339(report.decided_at), words, value },
             fallback: report.fallback.iter().map(told).map(|(words, value)| FallbackView { words, value }).collect(),
             loss: report.loss.map(LossView::from),
+            freeze: report.freeze.map(FreezeView::from),
             kept: report.kept,
             backoffs: report.backoffs.into_iter().map(BackoffView::from).collect(),
             out_of_date: report.out_of_date.iter().map(ToString::to_string).collect(),

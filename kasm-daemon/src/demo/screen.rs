@@ -152,6 +152,7 @@ fn why(decision: &Decision, now: Timestamp) -> String {
         Decision::Wait { because, .. } => format!("too few, but {because}"),
         Decision::SurplusHeld { servers, until, .. } if *until > now => format!("{servers} too many, kept for a while"),
         Decision::SurplusHeld { servers, .. } => format!("{servers} too many"),
+        Decision::SurplusInDoubt { servers, invariant, .. } => format!("{servers} too many, but frozen: {invariant}"),
         Decision::SurplusFrozen { servers, loss, .. } => format!("{servers} too many, but {loss}"),
         Decision::Drain { servers, .. } => format!("too many for long enough: drain {servers}"),
         Decision::Emptying { .. } => "disabled: emptying".into(),

@@ -15,6 +15,7 @@ use super::{
     TokenSecret,
 };
 use crate::auth::{InvalidToken, Role, TokenEntry};
+use crate::clock::from_rfc3339;
 use crate::secrets::{SecretSource, SecretStore, deployment_key};
 use crate::users::LoginRules;
 
@@ -218,8 +219,16 @@ impl Loader<'_, '_> {
                 None
             }
         };
+        let expires_at = fields.text("expires").and_then(|text| {
+            let at = from_rfc3339(&text);
+            if at.is_none() {
+                let allowed = "an instant in RFC 3339, as in \"2027-01-31T08:00:00Z\"";
+                fields.problem(Problem::new("expires", shown(&text.into()), allowed));
+            }
+            at
+        });
         self.finish(fields, path);
-        Some(TokenConfig { name: name?, role: role?, secret: secret? })
+        Some(TokenConfig { name: name?, role: role?, secret: secret?, expires_at })
     }
 
     /// Whether a token can be read, is long enough, and is nobody else's.

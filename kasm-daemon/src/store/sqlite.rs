@@ -85,6 +85,16 @@ impl SqliteStore {
         text.parse().ok()
     }
 
+    /// The deployment id of a store that is open in this version's schema, read without changing anything.
+    pub(crate) fn recognized(connection: &Connection) -> Result<DeploymentId, StoreError> {
+        read_deployment(connection)
+    }
+
+    /// Whether a call failed because another process has the file open.
+    pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
+        is_busy(error)
+    }
+
     /// Runs a job on the writer's thread, and waits until the transaction it was part of is committed.
     async fn run<T: Send + 'static>(
         &self,
@@ -143,6 +153,11 @@ fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
         let deployment = DeploymentId::from_bytes(random_bytes()?);
         connection.execute("INSERT INTO meta (key, value) VALUES ('deployment', ?1)", [deployment.to_string()])?;
     }
+    read_deployment(connection)
+}
+
+fn read_deployment(connection: &Connection) -> Result<DeploymentId, StoreError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let refused = |reason: String| StoreError::Open { path: String::new(), reason };
     if pragma("application_id")? != APPLICATION_ID {
         return Err(refused("it is a database of another program".into()));

@@ -3,6 +3,8 @@
 mod client;
 mod document;
 mod failures;
+mod freeze;
+mod full_store;
 mod journeys;
 mod limits;
 mod machines;

@@ -91,7 +91,17 @@ pub(crate) struct Stage {
     pub(crate) booted: Mutex<mpsc::Receiver<Booted>>,
     pub(crate) stop: CancellationToken,
     pub(crate) served: JoinHandle<Result<(), ServeError>>,
-    _folder: tempfile::TempDir,
+    lasting: Lasting,
+}
+
+/// What outlives a restart.
+struct Lasting {
+    provider: Arc<SimulatedProvider>,
+    folder: tempfile::TempDir,
+    tokens: Tokens,
+    texts: BTreeMap<Role, String>,
+    limits: Limits,
+    rules: LoginRules,
 }
 
 pub(crate) fn object(value: Value) -> JsonObject {
@@ -163,14 +173,19 @@ impl Stage {
     /// With one more token than is given: that of ann, who is a user.
     pub(crate) async fn ruled(
         tokens: Tokens,
-        mut texts: BTreeMap<Role, String>,
+        texts: BTreeMap<Role, String>,
         limits: Limits,
         rules: LoginRules,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let provider = quick();
+        Self::raised(Lasting { provider: quick(), folder, tokens, texts, limits, rules }).await
+    }
+
+    async fn raised(lasting: Lasting) -> Self {
+        let (provider, limits, rules) = (lasting.provider.clone(), lasting.limits, lasting.rules);
+        let (tokens, mut texts) = (lasting.tokens.clone(), lasting.texts.clone());
         let booted = Mutex::new(provider.booted());
-        let host = host(&provider, &folder).await;
+        let host = host(&provider, &lasting.folder).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -189,7 +204,27 @@ impl Stage {
         };
         let (token, _) = users.log_in(wish).await.unwrap();
         texts.insert(Role::User, token.expose_secret().to_owned());
-        Self { host, address, tokens: texts, users, workspaces, provider, booted, stop, served, _folder: folder }
+        Self { host, address, tokens: texts, users, workspaces, provider, booted, stop, served, lasting }
+    }
+
+    /// Stops the host, changes its store, and starts another one on it with the same cloud. Users log in anew.
+    pub(crate) async fn restarted(self, change: impl FnOnce(&rusqlite::Connection)) -> Self {
+        self.stop.cancel();
+        self.served.await.unwrap().unwrap();
+        self.host.stop().await;
+        drop((self.host, self.workspaces));
+        let path = self.lasting.folder.path().join("pools.sqlite");
+        // The store's own thread closes it.
+        for _ in 0..100 {
+            let connection = rusqlite::Connection::open(&path).unwrap();
+            if connection.query_row("SELECT count(*) FROM rows", [], |_| Ok(())).is_ok() {
+                change(&connection);
+                drop(connection);
+                return Self::raised(self.lasting).await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the store is never closed");
     }
 
     /// A wish to log in.

@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::time::Duration;
 
 use super::ledger::Ledger;
@@ -25,11 +26,30 @@ pub(super) enum Purpose {
     Other,
 }
 
+/// A row as it was given to the store.
+pub(super) struct Stored {
+    pub(super) row: Row,
+    /// What is read when its text is read, once somebody has.
+    read: OnceCell<Row>,
+}
+
+impl Stored {
+    /// By way of text, so that nothing survives that is not written.
+    fn read(&self) -> Result<Row, String> {
+        if let Some(row) = self.read.get() {
+            return Ok(row.clone());
+        }
+        let row = serde_json::to_string(&self.row).and_then(|text| serde_json::from_str::<Row>(&text));
+        let row = row.map_err(|error| alloc::format!("rows are not read as written: {error}"))?;
+        Ok(self.read.get_or_init(|| row).clone())
+    }
+}
+
 pub(super) struct Host {
     pub(super) id: PoolId,
     /// `None` while the host is away.
     pub(super) pool: Option<Pool>,
-    pub(super) store: BTreeMap<RowKey, Row>,
+    pub(super) store: BTreeMap<RowKey, Stored>,
     pub(super) mailbox: Vec<Input>,
     pub(super) wake_at: Option<Timestamp>,
     /// Counts the processes: outcomes of one that has died are never heard.
@@ -46,9 +66,29 @@ pub(super) struct Host {
     pub(super) saves: u64,
     /// Until when its store fails often: where one save failed, the next one may well too.
     pub(super) shaky_until: Timestamp,
+    /// Saves that have failed without a calm minute between them, and when it goes on after the last of them.
+    pub(super) failed_saves: u32,
+    pub(super) goes_on_at: Timestamp,
 }
 
 impl Host {
+    /// When it steps next, if nothing happens before.
+    pub(super) fn steps_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.pool.as_ref()?;
+        let urgent = (!self.mailbox.is_empty()).then_some(now);
+        Some(urgent.or(self.wake_at.map(|at| at + self.behind))?.max(self.goes_on_at))
+    }
+
+    /// A save has failed: it waits, a second at first and then twice as long with each further one, as the daemon does.
+    /// Without that, answers to the calls of pools that were read anew would call for more calls than they are.
+    pub(super) fn waits_for_its_store(&mut self, now: Timestamp) {
+        if now.since(self.goes_on_at) > Duration::from_secs(60) {
+            self.failed_saves = 0;
+        }
+        self.goes_on_at = now + Duration::from_secs(1 << self.failed_saves.min(3));
+        self.failed_saves += 1;
+    }
+
     pub(super) fn clock(&self, now: Timestamp) -> Timestamp {
         now - self.behind
     }
@@ -68,17 +108,18 @@ impl Host {
         self.saves += 1;
         for write in writes {
             match write {
-                Write::Put(row) => self.store.insert(row.key(), row.clone()),
-                Write::Delete(key) => self.store.remove(key),
-            };
+                Write::Put(row) => {
+                    self.store.insert(row.key(), Stored { row: row.clone(), read: OnceCell::new() });
+                }
+                Write::Delete(key) => {
+                    self.store.remove(key);
+                }
+            }
         }
     }
 
-    /// What is stored, by way of text, so that nothing survives that is not written.
     fn load(&self) -> Result<Vec<Row>, String> {
-        let texts = self.store.values().map(serde_json::to_string);
-        let rows = texts.map(|text| text.and_then(|text| serde_json::from_str(&text)));
-        rows.collect::<Result<Vec<Row>, _>>().map_err(|error| alloc::format!("rows are not read as written: {error}"))
+        self.store.values().map(Stored::read).collect()
     }
 
     /// I-30: a pool out of what is stored; and out of its rows once more, which must make no difference.
@@ -93,18 +134,25 @@ impl Host {
         if same { Ok(pool) } else { Err("a pool restored twice is another one".into()) }
     }
 
-    /// I-31: a row in which the store and the pool differ. After a restart creates may be in doubt.
+    /// I-31: a row in which the store and the pool differ. After a restart creates and enrolments
+    /// may be in doubt.
     pub(super) fn difference(&self, pool: &Pool, restored: bool) -> Option<String> {
         let mut count = 0;
         for row in pool.rows() {
             count += 1;
             let (key, row) = (row.key(), bare(row));
-            let mut stored = self.store.get(&key).cloned().map(bare);
+            let mut stored = self.store.get(&key).map(|stored| bare(stored.row.clone()));
             if let (Row::Server(mine), Some(Row::Server(theirs))) = (&row, &mut stored)
                 && restored
                 && matches!(theirs.phase, Phase::Creating { call: CreateCall::Intended, .. })
             {
                 theirs.phase = mine.phase.clone();
+            }
+            if let (Row::Server(mine), Some(Row::Server(theirs))) = (&row, &mut stored)
+                && let (Phase::Enrolling { asked, ask_at, .. }, true) = (&mine.phase, restored)
+                && let Phase::Enrolling { asked: stored_asked, ask_at: stored_ask_at, .. } = &mut theirs.phase
+            {
+                (*stored_asked, *stored_ask_at) = (*asked, *ask_at);
             }
             if stored.as_ref() != Some(&row) {
                 return Some(alloc::format!("{key}: stored {stored:?}, in mind {row:?}"));
@@ -113,7 +161,8 @@ impl Host {
         if count != self.store.len() {
             return Some(alloc::format!("{} rows stored, {count} in mind", self.store.len()));
         }
-        let (stored, in_mind) = (removed(self.store.values()), removed(pool.rows().collect::<Vec<_>>().iter()));
+        let (stored, in_mind) =
+            (removed(self.store.values().map(|stored| &stored.row)), removed(pool.rows().collect::<Vec<_>>().iter()));
         (stored != in_mind).then(|| alloc::format!("configs on their way out: stored {stored:?}, in mind {in_mind:?}"))
     }
 }

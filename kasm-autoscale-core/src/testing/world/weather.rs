@@ -146,7 +146,7 @@ troubles! {
     /// The host dies when commands are under way.
     CrashAfterRelease = "crash_after_release" up to 4_000,
     /// The host stays away for long after it died.
-    Downtime = "downtime" up to 250_000,
+    Downtime = "downtime" up to 500_000,
     /// A save fails; the pool is read anew while the old one's commands go on.
     SaveRefused = "save_refused" up to 4_000,
     /// A save is said to have failed and has not; the pool is read anew while the old one's commands go on.
@@ -170,7 +170,7 @@ troubles! {
     /// A machine is powered off by another hand.
     MachineStops = "machine_stops" up to 600_000,
     /// Our mark is taken off a machine.
-    MarkStripped = "mark_stripped" up to 200_000,
+    MarkStripped = "mark_stripped" up to 600_000,
     /// Somebody else's machine appears, with a mark much like ours.
     ForeignMachine = "foreign_machine" up to 400_000,
     /// A machine says only late that it is ready.
@@ -182,27 +182,27 @@ troubles! {
     /// A user does not wait for the answer and asks again.
     UserHasty = "user_hasty" up to 200_000,
     /// Many users come at once.
-    UserStorm = "user_storm" up to 300_000,
+    UserStorm = "user_storm" up to 600_000,
     /// A config is edited.
     Edit = "edit" up to 500_000,
     /// A config is switched off or on.
-    Switch = "switch" up to 300_000,
+    Switch = "switch" up to 400_000,
     /// A config is removed.
-    Remove = "remove" up to 150_000,
+    Remove = "remove" up to 300_000,
     /// A server is drained, or taken back.
     Drain = "drain" up to 500_000,
     /// A server is deleted by an operator, some with force.
-    Delete = "delete" up to 300_000,
+    Delete = "delete" up to 400_000,
     /// The pool's settings are changed.
-    PoolEdit = "pool_edit" up to 200_000,
+    PoolEdit = "pool_edit" up to 300_000,
     /// The host's clock is set back.
-    ClockBack = "clock_back" up to 200_000,
+    ClockBack = "clock_back" up to 450_000,
     /// A list shows nothing and calls itself complete. Of liars only.
     ListLies = "list_lies" up to 60_000,
     /// A deletion is said to be done and never happens. Of liars only.
-    DeleteLies = "delete_lies" up to 100_000,
+    DeleteLies = "delete_lies" up to 500_000,
     /// One request makes two machines. Of liars only.
-    CreateTwice = "create_twice" up to 100_000,
+    CreateTwice = "create_twice" up to 800_000,
 }
 
 /// How much goes wrong.
@@ -218,7 +218,7 @@ pub enum Profile {
 
 impl Profile {
     /// How likely a class of trouble is to occur in this world at all.
-    const fn share(self) -> u32 {
+    pub(super) const fn share(self) -> u32 {
         match self {
             Self::Calm => 60_000,
             Self::Rough => 300_000,
@@ -287,7 +287,7 @@ impl Weather {
     }
 }
 
-fn strength(profile: Profile, most: u32, entropy: &mut impl Entropy) -> u32 {
+pub(super) fn strength(profile: Profile, most: u32, entropy: &mut impl Entropy) -> u32 {
     let most = if profile == Profile::Hell { most } else { most / 2 };
     u32::try_from(entropy.range(u64::from(most / 10 + 1)..=u64::from(most.max(2)))).unwrap_or(most)
 }
@@ -298,10 +298,10 @@ fn fault_rates(profile: Profile, personality: Personality, entropy: &mut impl En
         let most = match fault {
             Fault::CreateError | Fault::DeleteError | Fault::ReadError | Fault::ListPartial => 250_000,
             Fault::LostBeforeEffect | Fault::LostAfterEffect | Fault::ListUntidy => 200_000,
-            Fault::LateEffect => 60_000,
-            Fault::DiesBooting | Fault::FailsForGood | Fault::BootStuck => 100_000,
+            Fault::LateEffect => 160_000,
+            Fault::DiesBooting | Fault::FailsForGood | Fault::BootStuck => 200_000,
             Fault::TokenIgnored => continue,
-            Fault::Echo => 100_000,
+            Fault::Echo => 200_000,
         };
         if entropy.chance(profile.share()) {
             rates.set(fault, strength(profile, most, entropy));

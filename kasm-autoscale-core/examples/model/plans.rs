@@ -1,0 +1,132 @@
+//! The models: small pools, each with another part of the whole, and how much may go wrong.
+
+use std::time::Duration;
+
+use kasm_autoscale_core::config::{ConfigSpec, PoolSpec};
+use kasm_autoscale_core::input::Fact;
+use kasm_autoscale_core::ports::{Capabilities, DirectoryFacts};
+use serde_json::{Value, json};
+
+use super::truth::{DEPLOYMENT, POOL};
+
+/// Time passes in steps of this: the pool is stepped at multiples of it alone, as a host that is a little late would.
+pub(crate) const GRAIN: Duration = Duration::from_millis(GRAIN_MILLIS);
+pub(crate) const GRAIN_MILLIS: u64 = 60_000;
+/// How long what was made may not be seen.
+pub(crate) const LAG: Duration = GRAIN;
+/// How long a call may be under way. The pool waits for its outcome for half a grain longer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
+pub(crate) const PROVIDERS: [&str; 2] = ["aws", "azure"];
+
+/// How much may go wrong in one life of a model.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(crate) struct Budget {
+    /// Crashes of the host.
+    pub(crate) crashes: u8,
+    /// Answers that are lost, late, refusals, or do not show what is new.
+    pub(crate) lost: u8,
+    /// Machines that vanish or are stopped.
+    pub(crate) mishaps: u8,
+    /// Operators' wishes and edits.
+    pub(crate) wishes: u8,
+}
+
+/// One model.
+pub(crate) struct Plan {
+    pub(crate) name: &'static str,
+    pub(crate) configs: Vec<ConfigSpec>,
+    /// Sessions at once.
+    pub(crate) users: usize,
+    pub(crate) budget: Budget,
+    /// Creates are answered with an operation, deletes are accepted and watched.
+    pub(crate) by_operation: bool,
+    /// Whether a create may be refused for want of capacity.
+    pub(crate) refusals: bool,
+    /// So many transitions it has at least, as was counted when it was written.
+    pub(crate) transitions_min: usize,
+    /// Whether it is part of the short run.
+    pub(crate) short: bool,
+}
+
+fn config(name: &str, provider: &str, fields: Value) -> ConfigSpec {
+    let mut object = json!({
+        "name": name, "provider": provider, "zone": provider, "reusable": true, "minimum_available_sessions": 1,
+        "max_sessions_per_server": 1, "max_servers": 2, "downscale_backoff": "1m", "boot_deadline": "4m",
+        // How many servers fared well since one failed would tell states apart that are otherwise alike.
+        "breaker_failures": 2, "breaker_window": 2,
+    });
+    object.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
+}
+
+pub(crate) fn pool_spec() -> PoolSpec {
+    let mut spec = PoolSpec::new(DEPLOYMENT, POOL, "desktops".parse().unwrap());
+    spec.queue_deadline = 3 * GRAIN;
+    spec.keepalive_expiry = 4 * GRAIN;
+    spec
+}
+
+/// What a host says first after a start.
+pub(crate) fn introductions() -> Vec<Fact> {
+    let known = |name: &&str| {
+        let capabilities = Capabilities {
+            kind: "model",
+            visibility_lag: LAG,
+            poll_busy: GRAIN,
+            poll_idle: 3 * GRAIN,
+            creates_in_flight_max: 10,
+            call_timeout: TIMEOUT,
+            offering: &["size"],
+        };
+        Fact::ProviderKnown(name.parse().unwrap(), capabilities)
+    };
+    let corp = DirectoryFacts {
+        domain: "corp.example".into(),
+        visibility_lag: LAG,
+        poll_busy: GRAIN,
+        poll_idle: 3 * GRAIN,
+        call_timeout: TIMEOUT,
+    };
+    PROVIDERS.iter().map(known).chain([Fact::DirectoryKnown("corp".parse().unwrap(), corp)]).collect()
+}
+
+pub(crate) fn all() -> Vec<Plan> {
+    let joins = json!({ "ad_directory": "corp", "ad_computer_ou_dn": "OU=Desks,DC=corp,DC=example" });
+    let plan = |name, configs| Plan {
+        name,
+        configs,
+        users: 0,
+        budget: Budget { crashes: 1, lost: 1, mishaps: 0, wishes: 0 },
+        by_operation: false,
+        refusals: false,
+        transitions_min: 0,
+        short: true,
+    };
+    let budget = |crashes, lost, mishaps, wishes| Budget { crashes, lost, mishaps, wishes };
+    vec![
+        Plan {
+            budget: budget(2, 2, 0, 0),
+            ..plan("making", vec![config("first", "aws", json!({ "minimum_available_sessions": 2 }))])
+        },
+        Plan { users: 3, ..plan("sessions", vec![config("first", "aws", json!({ "max_sessions_per_server": 2 }))]) },
+        Plan { users: 1, ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))]) },
+        Plan {
+            refusals: true,
+            budget: budget(2, 2, 0, 0),
+            ..plan("fallback", vec![config("first", "aws", json!({})), config("second", "azure", json!({}))])
+        },
+        Plan { budget: budget(2, 2, 0, 0), ..plan("joining", vec![config("first", "aws", joins)]) },
+        Plan {
+            by_operation: true,
+            users: 1,
+            budget: budget(0, 1, 0, 2),
+            ..plan("wishes", vec![config("first", "aws", json!({ "max_servers": 1 }))])
+        },
+        Plan {
+            by_operation: true,
+            users: 1,
+            budget: budget(1, 1, 1, 0),
+            ..plan("mishaps", vec![config("first", "aws", json!({ "max_servers": 1 }))])
+        },
+    ]
+}
