@@ -9,5 +9,5 @@ shift
 if [ $# -eq 0 ]; then
 	set -- -max_total_time=60
 fi
-mkdir -p "fuzz/found/$target"
+mkdir -p "fuzz/found/$target" "fuzz/corpus/$target"
 cargo +nightly fuzz run --fuzz-dir fuzz "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- "$@"

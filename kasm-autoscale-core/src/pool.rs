@@ -113,7 +113,7 @@ impl Pool {
     /// step.
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Batch {
         let state = &mut self.state;
-        state.now = state.now.max(now);
+        state.now = state.now.max(now.min(Timestamp::LATEST));
         for input in inputs {
             state.take(input);
         }

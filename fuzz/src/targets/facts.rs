@@ -30,7 +30,13 @@ use crate::{Target, Verdict};
 pub const FACTS: Target = Target {
     name: "facts",
     shape: Shape::Noise { most: 600 },
-    examples: || vec![vec![], vec![7; 200]],
+    examples: || {
+        let bytes: [&[u8]; 2] = [
+            include_bytes!("../../corpus/facts/stray-of-an-enrolling-server"),
+            include_bytes!("../../corpus/facts/stray-of-a-config-to-come"),
+        ];
+        bytes.map(<[u8]>::to_vec).into()
+    },
     words: &[],
     check: |input| {
         let mut life = Life::new(Bytes::new(input.to_vec()));
@@ -39,7 +45,7 @@ pub const FACTS: Target = Target {
         }
         if life.made == 0 { Verdict::Refused } else { Verdict::Taken }
     },
-    inputs: 60_000,
+    inputs: 40_000,
 };
 
 const DEPLOYMENT: DeploymentId = DeploymentId::from_bytes([1; 16]);

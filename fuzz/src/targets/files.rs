@@ -69,7 +69,7 @@ pub const FILE: Target = Target {
         "sha256 = ",
     ],
     check: check_file,
-    inputs: 20_000,
+    inputs: 10_000,
 };
 
 const SMALL: &str = r#"deployment_key = { env = "KASM_DEPLOYMENT_KEY" }

@@ -21,5 +21,5 @@ pub const WORLD: Target = Target {
         assert!(verdict.figures.steps > 0, "a world in which nothing happens");
         if verdict.figures.faults_total() > 0 { Verdict::Taken } else { Verdict::Refused }
     },
-    inputs: 300,
+    inputs: 200,
 };
