@@ -9,7 +9,7 @@ use kasm_fuzz::targets::ALL;
 use kasm_fuzz::{Target, Verdict};
 
 /// How many inputs of the slice a target gets at most; time may end it earlier, but not before the first of these.
-const LEAST: u64 = 40;
+const LEAST: u64 = 16;
 
 fn slice(target: &Target) -> Counts {
     let inputs = (target.inputs / 200).max(LEAST);

@@ -31,7 +31,7 @@ pub const DN: Target = Target {
         let name = match text.parse::<Dn>() {
             Ok(name) => name,
             Err(error) => {
-                is_worded(&error.to_string(), 400 + text.len());
+                is_worded(&error.to_string(), 400 + 8 * text.len());
                 return Verdict::Refused;
             }
         };
@@ -51,7 +51,7 @@ pub const DN: Target = Target {
                 Verdict::Taken
             }
             Err(error) => {
-                is_worded(&error.to_string(), 400 + value.len());
+                is_worded(&error.to_string(), 400 + 8 * value.len());
                 Verdict::Refused
             }
         }
@@ -103,7 +103,7 @@ pub const FILTER: Target = Target {
         let filter = match text.parse::<Filter>() {
             Ok(filter) => filter,
             Err(error) => {
-                is_worded(&error.to_string(), 400 + text.len());
+                is_worded(&error.to_string(), 400 + 8 * text.len());
                 return Verdict::Refused;
             }
         };

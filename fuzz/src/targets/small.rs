@@ -148,7 +148,7 @@ pub const PATTERN: Target = Target {
         let pattern = match text.parse::<NamePattern>() {
             Ok(pattern) => pattern,
             Err(error) => {
-                is_worded(&error.to_string(), 400 + text.len());
+                is_worded(&error.to_string(), 400 + 8 * text.len());
                 return Verdict::Refused;
             }
         };
