@@ -22,7 +22,7 @@ pub const WORLD: Target = Target {
         assert!(verdict.figures.steps > 0, "a world in which nothing happens");
         if verdict.figures.faults_total() > 0 { Verdict::Taken } else { Verdict::Refused }
     },
-    inputs: 100,
+    inputs: 1_000,
 };
 
 /// The input, and after its end what follows from it by chance: a world in which the least happens at once, for ever, has no end.
