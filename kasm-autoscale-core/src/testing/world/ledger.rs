@@ -46,6 +46,8 @@ pub(super) struct Made {
     pub(super) beyond: bool,
     /// Whether it came after its request had been given up.
     pub(super) late: bool,
+    /// Whether its cloud has said that it is not there, or that it is deleted.
+    pub(super) lied_about: bool,
 }
 
 /// A user on a machine.
@@ -103,6 +105,7 @@ impl Ledger {
                 config: asked.config,
                 beyond: late || !made.is_empty(),
                 late,
+                lied_about: false,
             });
         }
         new
@@ -110,11 +113,17 @@ impl Ledger {
 
     /// No contract answers for this machine any more.
     pub(super) fn put_beyond(&mut self, cloud: usize, reference: &MachineRef) {
-        for made in self.made.values_mut().flatten() {
-            if made.cloud == cloud && made.reference == *reference {
-                made.beyond = true;
-            }
-        }
+        self.made_as(cloud, reference).for_each(|made| made.beyond = true);
+    }
+
+    /// Its cloud has said what is not so, and no contract answers for it any more.
+    pub(super) fn lied_about(&mut self, cloud: usize, reference: &MachineRef) {
+        self.made_as(cloud, reference).for_each(|made| (made.beyond, made.lied_about) = (true, true));
+    }
+
+    fn made_as(&mut self, cloud: usize, reference: &MachineRef) -> impl Iterator<Item = &mut Made> {
+        let all = self.made.values_mut().flatten();
+        all.filter(move |made| made.cloud == cloud && made.reference == *reference)
     }
 
     /// Forgets the machines that are gone.
