@@ -100,7 +100,10 @@ impl State {
     fn computers_seen(&mut self, name: &DirectoryName, began: Timestamp, listing: &ComputerListing) {
         let seen: BTreeSet<&ComputerRef> = listing.computers.iter().map(|computer| &computer.reference).collect();
         let mut shows_none = listing.complete;
-        for computer in &listing.computers {
+        // In an order of our own, as machines are.
+        let mut computers: Vec<&SeenComputer> = listing.computers.iter().collect();
+        computers.sort_by_key(|computer| &computer.reference);
+        for computer in computers {
             if !self.is_of_pool(computer) {
                 continue;
             }

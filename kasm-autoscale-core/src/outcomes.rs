@@ -107,6 +107,9 @@ impl State {
             return;
         }
         let now = self.now;
+        // It may have been seen before anybody said whose it is.
+        let provider = self.born_with(&self.servers[&id]).provider.clone();
+        self.forget_orphans(&provider, |known| *known == machine);
         self.edit_server(id, |server| {
             server.machine = Some(machine);
             server.named_at = now;

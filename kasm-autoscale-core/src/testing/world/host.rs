@@ -85,7 +85,7 @@ impl Host {
         if now.since(self.goes_on_at) > Duration::from_secs(60) {
             self.failed_saves = 0;
         }
-        self.goes_on_at = now + Duration::from_secs(1 << self.failed_saves.min(5));
+        self.goes_on_at = now + Duration::from_secs(1 << self.failed_saves.min(3));
         self.failed_saves += 1;
     }
 
