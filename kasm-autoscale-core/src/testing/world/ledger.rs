@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::super::cloud::SimMachine;
 use super::super::lock::locked;
 use super::sky::Sky;
-use crate::id::{ConfigId, ServerId, ServerKey, SessionId};
+use crate::id::{CommandId, ConfigId, ServerId, ServerKey, SessionId};
 use crate::ports::MachineRef;
 use crate::server::{DrainReason, PhaseKind};
 use crate::time::Timestamp;
@@ -28,8 +28,6 @@ pub(super) struct Asked {
 pub(super) struct Enrolment {
     /// Which domain of the world.
     pub(super) domain: usize,
-    /// When the caller has stopped waiting, the last time it asked.
-    pub(super) given_up_at: Timestamp,
     /// With which password.
     pub(super) password: Option<String>,
     /// Whether an object has come to be.
@@ -80,6 +78,8 @@ pub(super) struct Ledger {
     pub(super) over: BTreeMap<SessionId, Timestamp>,
     /// Servers whose computer objects were asked for.
     pub(super) enrolments: BTreeMap<ServerId, Enrolment>,
+    /// When the host stops waiting for enrolments that have left.
+    pub(super) enrol_until: BTreeMap<CommandId, Timestamp>,
     /// When the last server of this pool left each domain.
     pub(super) left_domain_at: BTreeMap<usize, Timestamp>,
     /// Machines that will join a domain, or have.

@@ -236,6 +236,7 @@ impl World {
     /// What a command does in the world.
     fn performed(&mut self, index: usize, command: &Command) -> Result<Option<Outcome>, Broken> {
         self.figures.commands += 1;
+        self.domains_will_act(index, command);
         let outcome = self.sky.perform(self.now, self.hosts[index].id, command);
         for number in 0..self.sky.clouds.len() {
             let mut cloud = locked(&self.sky.clouds[number]);
