@@ -4,6 +4,8 @@
 
 pub mod cloud;
 pub mod directory;
+pub mod history;
+pub mod naive;
 pub mod story;
 pub mod sweep;
 pub mod words;
