@@ -109,7 +109,7 @@ pub(crate) fn all() -> Vec<Plan> {
             ..plan("making", vec![config("first", "aws", json!({ "minimum_available_sessions": 2 }))])
         },
         Plan { users: 3, ..plan("sessions", vec![config("first", "aws", json!({ "max_sessions_per_server": 2 }))]) },
-        Plan { users: 1, ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))]) },
+        Plan { users: 2, ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))]) },
         Plan {
             refusals: true,
             budget: budget(2, 2, 0, 0),
@@ -125,7 +125,7 @@ pub(crate) fn all() -> Vec<Plan> {
         Plan {
             by_operation: true,
             users: 1,
-            budget: budget(1, 1, 1, 0),
+            budget: budget(1, 1, 2, 0),
             ..plan("mishaps", vec![config("first", "aws", json!({ "max_servers": 1 }))])
         },
     ]

@@ -129,6 +129,7 @@ impl View<'_, '_> {
         self.backoff(memory.boot.as_ref().map(|backoff| (0, backoff)));
         let (failed, of) = memory.fates.failed_of();
         self.put(u64::from(failed) << 8 | u64::from(of));
+        self.flag(memory.freeze.is_some());
         self.put(memory.loss.as_ref().map_or(0, |loss| 1 + u64::from(loss.acknowledged)));
         match memory.surplus {
             Some(surplus) => {
