@@ -254,6 +254,8 @@ impl State {
     fn computer_not_found(&mut self, id: ServerId, began: Timestamp) {
         let server = &self.servers[&id];
         let Phase::Unenrolling { call: UnenrollCall::Locate { absent_from }, .. } = server.phase else { return };
+        // As for machines: this process must have seen the lag pass.
+        let absent_from = absent_from.max(server.enrolled_at + self.directory_lag(server));
         if began >= absent_from {
             self.remove_server(id, None);
             return;

@@ -76,13 +76,13 @@ domain_troubles! {
     /// An enrolment or removal gets no answer and had no effect.
     LostBefore = "ad_lost_before_effect" up to 150_000,
     /// An enrolment or removal had its effect, and its answer is lost.
-    LostAfter = "ad_lost_after_effect" up to 300_000,
+    LostAfter = "ad_lost_after_effect" up to 450_000,
     /// An enrolment or removal fails, and nobody can say whether it had its effect.
     Unclear = "ad_unclear" up to 250_000,
     /// An enrolment is refused, certainly without effect.
     EnrollRefused = "ad_enroll_refused" up to 250_000,
     /// An enrolment hangs, and may have its effect when nobody waits for it any more.
-    LateEffect = "ad_late_effect" up to 250_000,
+    LateEffect = "ad_late_effect" up to 450_000,
     /// A removal is refused, certainly without effect.
     RemoveRefused = "ad_remove_refused" up to 200_000,
     /// A look fails.
@@ -94,7 +94,7 @@ domain_troubles! {
     /// Something is put below a computer object when its machine joins.
     Children = "ad_children" up to 600_000,
     /// An object is protected from deletion when its machine joins.
-    Protected = "ad_protected" up to 400_000,
+    Protected = "ad_protected" up to 600_000,
     /// A controller is down for a while.
     ControllerDown = "ad_controller_down" up to 500_000,
     /// All controllers are.
@@ -122,7 +122,7 @@ domain_troubles! {
     /// A removal is said to be done and never happens. Of careless domains only.
     RemoveLies = "ad_remove_lies" up to 600_000,
     /// One request makes two objects. Of careless domains only.
-    EnrollTwice = "ad_enroll_twice" up to 600_000,
+    EnrollTwice = "ad_enroll_twice" up to 900_000,
     /// An object is called otherwise once its machine has joined. Of careless domains only.
     ReferenceChanges = "ad_reference_changes" up to 700_000,
 }
