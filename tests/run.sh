@@ -25,8 +25,10 @@ release=$($soak --release -- --seeds 12 --traces)
 one=$($soak --release -- --seeds 200 --traces --threads 1)
 two=$($soak --release -- --seeds 200 --traces --threads 2)
 [ "$one" = "$two" ]
-echo "== every order of events that small pools can meet, a slice of it"
-$cargo run --quiet --release --locked --package kasm-autoscale-core --features testing --example model -- --short
+echo "== the host dies at every save of every story, in every way, and twice in short ones"
+$cargo test --release --locked --package kasm-autoscale-core --features testing --test crash_sweep -- --ignored --nocapture
+echo "== every order of events that small pools can meet"
+$cargo run --quiet --release --locked --package kasm-autoscale-core --features testing --example model -- --at-least 10000000
 echo "== the demo, as the README's first command runs it"
 $cargo build --locked --package kasm-daemon --no-default-features
 demo=$($cargo run --quiet --locked --package kasm-daemon --no-default-features -- demo --for 10s)

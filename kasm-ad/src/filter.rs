@@ -284,16 +284,33 @@ fn equality(name: String, value: &str) -> Result<Filter, FilterError> {
 
 /// A name or an object identifier, with options (RFC 4512 §2.5).
 fn is_attribute(name: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && name.split(';').all(part)
+    let mut parts = name.split(';');
+    parts.next().is_some_and(is_oid) && parts.all(is_keystring)
+}
+
+/// A name, or numbers with dots between them (RFC 4512 §1.4).
+fn is_oid(text: &str) -> bool {
+    if text.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        return is_keystring(text);
+    }
+    let is_number = |part: &str| {
+        let is_zero_led = part.len() > 1 && part.starts_with('0');
+        !part.is_empty() && !is_zero_led && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    text.contains('.') && text.split('.').all(is_number)
+}
+
+fn is_keystring(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// `attribute`, `attribute:dn`, `attribute:rule`, `attribute:dn:rule`, `:rule` or `:dn:rule` (RFC 4515 §3).
 fn is_rule(text: &str) -> bool {
-    match text.split_once(':') {
-        None => is_attribute(text),
-        Some((name, rest)) => (name.is_empty() || is_attribute(name)) && rest.split(':').all(is_attribute),
-    }
+    let Some((name, rest)) = text.split_once(':') else { return is_attribute(text) };
+    let rule = rest.strip_prefix("dn:").unwrap_or(rest);
+    // The library that sends filters takes whatever begins with `dn` for that word. No rule is called so.
+    let is_known = is_oid(rule) && !rule.starts_with("dn");
+    if name.is_empty() { is_known } else { is_attribute(name) && (is_known || rest == "dn") }
 }
 
 /// A value in which an asterisk has no meaning must have it escaped.

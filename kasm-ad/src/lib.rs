@@ -24,6 +24,9 @@ mod directory;
 mod dn;
 mod errors;
 mod filter;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod mark;
 mod preflight;
 mod settings;

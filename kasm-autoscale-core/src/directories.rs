@@ -11,7 +11,8 @@ use crate::id::{ConfigId, DirectoryName, ServerKey};
 use crate::listings::SIGHTINGS;
 use crate::ports::{ComputerListing, ComputerRef, DirectoryErrorKind, SeenComputer};
 use crate::report::What;
-use crate::state::{Orphan, State, Subject};
+use crate::server::Server;
+use crate::state::{KnownDirectory, Orphan, State, Subject};
 use crate::time::Timestamp;
 
 impl State {
@@ -22,24 +23,37 @@ impl State {
         (!known).then(|| name.clone())
     }
 
-    /// The directories in which there are computer objects of this pool or are to be.
-    fn listed_directories(&self) -> BTreeSet<DirectoryName> {
-        let editions = self.configs.values().flat_map(|config| config.editions.values());
-        let used = editions.filter(|edition| edition.servers > 0 || edition.spec.enabled);
-        used.filter_map(|edition| Some(edition.spec.domain_join.as_ref()?.directory.clone())).collect()
+    /// Whether there are computer objects of this pool in a directory or are to be.
+    fn is_directory_used(&self, name: &DirectoryName) -> bool {
+        let mut editions = self.configs.values().flat_map(|config| config.editions.values());
+        editions.any(|edition| {
+            let joins = edition.spec.domain_join.as_ref().is_some_and(|join| join.directory == *name);
+            joins && (edition.servers > 0 || edition.spec.enabled)
+        })
+    }
+
+    /// The directories in which there are objects of this pool, or are to be, or may have been left.
+    fn listed_directories(&self) -> impl Iterator<Item = (&DirectoryName, &KnownDirectory)> {
+        let doubtful = |known: &KnownDirectory| !known.clear && !planted!("unused-directories-forgotten");
+        let known = self.directories.iter().filter(|(_, known)| known.facts.is_some());
+        known.filter(move |(name, known)| doubtful(known) || self.is_directory_used(name))
     }
 
     /// Lists the directories that are due: seldom, for servers look after their own objects.
     pub(crate) fn list_directories(&mut self) {
-        for name in self.listed_directories() {
-            let Some(known) = self.directories.get(&name).filter(|known| known.facts.is_some()) else { continue };
-            match known.listing {
-                Some(listing) if listing.until > self.now => continue,
+        if self.directories.is_empty() {
+            return;
+        }
+        self.note_use_of_directories();
+        let now = self.now;
+        let due = |known: &KnownDirectory| known.listing.map_or(known.list_at, |listing| listing.until) <= now;
+        let due = self.listed_directories().filter(|(_, known)| due(known)).map(|(name, _)| name.clone());
+        for name in due.collect::<Vec<_>>() {
+            if let Some(listing) = self.directories.get(&name).and_then(|known| known.listing) {
                 // The host has forgotten it.
-                Some(listing) => self.finished(listing.command, Outcome::Lost),
-                None => {}
+                self.finished(listing.command, Outcome::Lost);
             }
-            if self.directories.get(&name).is_some_and(|known| known.list_at <= self.now) {
+            if self.directories.get(&name).is_some_and(|known| known.list_at <= now) {
                 let subject = Subject::ComputerListing(name.clone());
                 let listing = self.send(subject, Action::ListComputers { directory: name.clone() });
                 self.directories.entry(name).or_default().listing = Some(listing);
@@ -47,55 +61,82 @@ impl State {
         }
     }
 
-    pub(crate) fn next_computer_listing(&self) -> Option<Timestamp> {
-        let listed = self.listed_directories();
-        let known = listed.iter().filter_map(|name| self.directories.get(name));
-        let next = known.filter(|known| known.facts.is_some());
-        next.map(|known| known.listing.map_or(known.list_at, |listing| listing.until)).min()
+    fn note_use_of_directories(&mut self) {
+        let (now, mut directories) = (self.now, core::mem::take(&mut self.directories));
+        for (name, known) in &mut directories {
+            if self.is_directory_used(name) {
+                (known.unused_since, known.clear, known.was_used) = (None, false, true);
+            } else if known.unused_since.is_none() {
+                known.unused_since = Some(now);
+                known.list_at = known.list_at.min(now + known.visibility_lag());
+            }
+        }
+        self.directories = directories;
     }
 
-    /// A listing of computer objects has come in, or has failed.
-    pub(crate) fn computers_outcome(&mut self, name: &DirectoryName, outcome: Outcome) {
+    pub(crate) fn next_computer_listing(&self) -> Option<Timestamp> {
+        let next = self.listed_directories();
+        next.map(|(_, known)| known.listing.map_or(known.list_at, |listing| listing.until)).min()
+    }
+
+    /// A listing of computer objects that began at `began` has come in, or has failed.
+    pub(crate) fn computers_outcome(&mut self, name: &DirectoryName, began: Timestamp, outcome: Outcome) {
         let now = self.now;
         let Some(known) = self.directories.get_mut(name) else { return };
         known.listing = None;
         let idle = known.facts.as_ref().map_or(Duration::from_secs(300), |facts| facts.poll_idle);
-        let Outcome::ComputersListed(Ok(listing)) = outcome else {
+        let Outcome::ComputersListed(Ok(mut listing)) = outcome else {
             let kind = outcome.directory_error().map_or(DirectoryErrorKind::Transient, |error| error.kind);
             known.failures = known.failures.saturating_add(1);
             known.list_at = now + directory_wait(kind, known.failures);
             return;
         };
+        listing.complete |= planted!("partial-computer-list-is-complete");
         known.failures = 0;
         known.list_at = now + idle;
-        self.computers_seen(name, &listing);
+        self.computers_seen(name, began, &listing);
     }
 
-    fn computers_seen(&mut self, name: &DirectoryName, listing: &ComputerListing) {
+    fn computers_seen(&mut self, name: &DirectoryName, began: Timestamp, listing: &ComputerListing) {
         let seen: BTreeSet<&ComputerRef> = listing.computers.iter().map(|computer| &computer.reference).collect();
-        for computer in &listing.computers {
-            if self.is_orphan(name, computer) {
-                self.orphan_computer_seen(name, computer, listing.complete);
+        let mut shows_none = listing.complete;
+        // In an order of our own, as machines are.
+        let mut computers: Vec<&SeenComputer> = listing.computers.iter().collect();
+        computers.sort_by_key(|computer| &computer.reference);
+        for computer in computers {
+            if !self.is_of_pool(computer) {
+                continue;
+            }
+            shows_none = false;
+            match self.server_of(name, computer).map(|server| (server.id, server.computer.as_ref())) {
+                Some((_, Some(known))) if *known == computer.reference => {}
+                // It will find its object by the mark; one that is to go may as well be shown it.
+                Some((id, None)) => self.computer_shown(id, &computer.reference),
+                // No row knows it, or the row knows another one.
+                _ => self.orphan_computer_seen(name, computer, listing.complete),
             }
         }
         if listing.complete
             && let Some(known) = self.directories.get_mut(name)
         {
             known.orphans.retain(|computer, _| seen.contains(computer));
+            let lag = known.visibility_lag();
+            known.clear |= shows_none && known.unused_since.is_some_and(|since| since + lag <= began);
         }
     }
 
-    /// Whether a computer object is of this pool and no row knows it, or its row knows another one.
-    fn is_orphan(&self, name: &DirectoryName, computer: &SeenComputer) -> bool {
+    fn is_of_pool(&self, computer: &SeenComputer) -> bool {
         let marker = &computer.marker;
-        if (marker.deployment, marker.pool) != (self.row.spec.deployment, self.row.spec.id) {
-            return false;
-        }
-        let key = ServerKey::from_uuid(marker.pool, &marker.server);
-        let Some(server) = key.and_then(|key| self.servers.get(&key.server)) else { return true };
+        let is_ours = marker.deployment == self.row.spec.deployment || planted!("foreign-object-believed");
+        is_ours && marker.pool == self.row.spec.id
+    }
+
+    /// The server whose mark a computer object of this directory bears, if it is one that has its object there.
+    fn server_of(&self, name: &DirectoryName, computer: &SeenComputer) -> Option<&Server> {
+        let key = ServerKey::from_uuid(computer.marker.pool, &computer.marker.server)?;
+        let server = self.servers.get(&key.server)?;
         let there = self.born_with(server).domain_join.as_ref().is_some_and(|join| join.directory == *name);
-        // A server that does not know its object yet will find it by its mark.
-        !there || server.computer.as_ref().is_some_and(|known| *known != computer.reference)
+        there.then_some(server)
     }
 
     fn orphan_computer_seen(&mut self, name: &DirectoryName, computer: &SeenComputer, complete: bool) {

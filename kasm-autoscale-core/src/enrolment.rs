@@ -117,11 +117,7 @@ impl State {
             ("check_join", outcome) => self.ask_again(id, directory_wait(failure_of(&outcome).kind, 1)),
             ("find_computer", Outcome::ComputerFound(Ok(Some(computer)))) => self.computer_known(id, computer),
             ("find_computer", Outcome::ComputerFound(Ok(None))) => self.computer_not_found(id, began),
-            ("unenroll", Outcome::Unenrolled(Ok(()))) => {
-                if let Phase::Unenrolling { .. } = self.servers[&id].phase {
-                    self.remove_server(id, None);
-                }
-            }
+            ("unenroll", Outcome::Unenrolled(Ok(()))) => self.unenrolled(id, began),
             ("find_computer" | "unenroll", outcome) => self.unenroll_failed(id, failure_of(&outcome)),
             _ => {}
         }
@@ -152,6 +148,14 @@ impl State {
         });
     }
 
+    /// A listing has shown an object of a server that does not know its own. One that looks for it in order to remove it has
+    /// found it, also where looking it up does not say which of several it is.
+    pub(crate) fn computer_shown(&mut self, id: ServerId, computer: &ComputerRef) {
+        if let Phase::Unenrolling { .. } = self.servers[&id].phase {
+            self.computer_known(id, computer.clone());
+        }
+    }
+
     /// No object was made by this request, for certain. The server goes, and another one is tried when it is time.
     fn enroll_failed(&mut self, id: ServerId, error: &DirectoryError) {
         let config = self.servers[&id].config;
@@ -164,6 +168,9 @@ impl State {
     /// Nobody knows what became of the request. It is made again: an object that it has made is then answered.
     fn enroll_unsure(&mut self, id: ServerId, failure: &UnenrollFailure) {
         let (now, kind) = (self.now, failure.kind);
+        if planted!("machine-before-its-object") && self.servers[&id].phase.kind() == PhaseKind::Enrolling {
+            return self.enrolled(id, ComputerRef("not-known".into()));
+        }
         self.fail(self.servers[&id].config, BackoffKind::Directory(kind), None, failure.error.clone());
         self.edit_server(id, |server| {
             if let Phase::Enrolling { asked, tries, ask_at, .. } = &mut server.phase {
@@ -180,6 +187,7 @@ impl State {
         let Phase::Enrolling { asked, .. } = server.phase else { return };
         // A request may be on its way for as long as its answer is waited for.
         match asked.max(server.busy.map(|busy| busy.until)) {
+            Some(_) if planted!("object-not-looked-for") => self.remove_server(id, Some(why.to_string())),
             None => self.remove_server(id, Some(why.to_string())),
             Some(last) => {
                 let absent_from = last + self.directory_lag(server);
@@ -196,11 +204,11 @@ impl State {
         let text = why.as_ref().map(ToString::to_string);
         let known = if let Phase::Deleting { why, .. } = &server.phase { Some(why.clone()) } else { None };
         match server.computer {
-            Some(_) => {
+            Some(_) if !planted!("object-left-behind") => {
                 let why = why.or(known).unwrap_or(DeleteReason::NotMade);
                 self.begin_unenrolling(id, why, UnenrollCall::Send, text);
             }
-            None => self.remove_server(id, text),
+            _ => self.remove_server(id, text),
         }
     }
 
@@ -260,7 +268,27 @@ impl State {
         });
     }
 
+    /// A removal that began at `began` has been answered. Whoever does not know an object yet says of it too that it is gone, so
+    /// the answer is believed once every controller must know it; till then it is asked for again.
+    fn unenrolled(&mut self, id: ServerId, began: Timestamp) {
+        let server = &self.servers[&id];
+        let Phase::Unenrolling { .. } = server.phase else { return };
+        let known_to_all_at = server.enrolled_at + self.directory_lag(server);
+        if began >= known_to_all_at || planted!("removal-believed-too-early") {
+            self.remove_server(id, None);
+            return;
+        }
+        self.edit_server(id, |server| {
+            if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
+                *next_at = known_to_all_at;
+            }
+        });
+    }
+
     fn unenroll_failed(&mut self, id: ServerId, failed: UnenrollFailure) {
+        if planted!("lost-removal-is-done") && self.servers[&id].phase.kind() == PhaseKind::Unenrolling {
+            return self.remove_server(id, None);
+        }
         let now = self.now;
         self.edit_server(id, |server| {
             if let Phase::Unenrolling { tries, next_at, failure, .. } = &mut server.phase {

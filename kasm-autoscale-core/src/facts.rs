@@ -77,7 +77,11 @@ impl State {
                 let id = ConfigId::new(self.row.next_config);
                 self.row.next_config += 1;
                 self.journal.changed.insert(RowKey::Pool);
-                self.configs.insert(id, Config::new(id));
+                // Machines may bear its number already, where an older store has been put back.
+                let orphans = self.providers.values().flat_map(|provider| provider.orphans.values());
+                let orphans = orphans.filter(|orphan| orphan.config == id).count();
+                let orphans = u32::try_from(orphans).unwrap_or(u32::MAX);
+                self.configs.insert(id, Config { orphans, ..Config::new(id) });
                 id
             }
         };

@@ -183,9 +183,15 @@ impl<'a> Fields<'a> {
             }
             let allowed = match nearest(key, &self.known) {
                 Some(name) => format!("no such field; did you mean {}?", quoted(name)),
-                None => format!("no such field; the fields are {}", self.known.join(", ")),
+                None => {
+                    // Some are asked for twice.
+                    let mut known: Vec<&str> = Vec::new();
+                    self.known.iter().for_each(|name| known.extend((!known.contains(name)).then_some(*name)));
+                    format!("no such field; the fields are {}", known.join(", "))
+                }
             };
-            self.problems.push(Problem::new(key.as_str(), shown(value), allowed));
+            let path = if key.is_empty() { "\"\"" } else { key };
+            self.problems.push(Problem::new(path, shown(value), allowed));
         }
         self.problems
     }

@@ -58,7 +58,10 @@ impl State {
     fn observe_all(&mut self, name: &ProviderName, listing: &Listing) -> BTreeSet<MachineRef> {
         let pool = (self.row.spec.deployment, self.row.spec.id);
         let mut seen = BTreeSet::new();
-        for machine in &listing.machines {
+        // In an order of our own: which of two machines is shown first is chance, and decides nothing.
+        let mut machines: Vec<&Machine> = listing.machines.iter().collect();
+        machines.sort_by_key(|machine| &machine.reference);
+        for machine in machines {
             let Some(marker) = machine.marker.as_ref().filter(|marker| (marker.deployment, marker.pool) == pool) else {
                 continue;
             };
@@ -66,7 +69,11 @@ impl State {
                 continue;
             }
             let server = ServerKey::from_uuid(pool.1, &marker.server).and_then(|key| self.servers.get(&key.server));
-            let ours = server.filter(|server| server.machine.as_ref().is_none_or(|known| *known == machine.reference));
+            let ours = server.filter(|server| match &server.machine {
+                Some(known) => *known == machine.reference,
+                // Whatever bears its mark before its machine is asked for, or after that is proved gone, is not its own.
+                None => !matches!(server.phase.kind(), PhaseKind::Enrolling | PhaseKind::Unenrolling),
+            });
             match ours.map(|server| server.id) {
                 Some(id) => self.observe(id, machine),
                 None if matches!(machine.state, MachineState::Deleting | MachineState::Deleted) => {}
@@ -140,7 +147,7 @@ impl State {
         self.lose(id, DeleteReason::MachineLost);
     }
 
-    fn forget_orphans(&mut self, name: &ProviderName, gone: impl Fn(&MachineRef) -> bool) {
+    pub(crate) fn forget_orphans(&mut self, name: &ProviderName, gone: impl Fn(&MachineRef) -> bool) {
         let Some(provider) = self.providers.get_mut(name) else { return };
         let configs = &mut self.configs;
         provider.orphans.retain(|machine, orphan| {

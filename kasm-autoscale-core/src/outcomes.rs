@@ -28,7 +28,7 @@ impl State {
             Subject::Server(id) => self.server_outcome(id, command, &in_flight, outcome),
             Subject::Listing(name) => self.listing_outcome(&name, in_flight.sent_at, outcome),
             Subject::Orphan(name, machine) => self.orphan_outcome(&name, &machine, outcome),
-            Subject::ComputerListing(name) => self.computers_outcome(&name, outcome),
+            Subject::ComputerListing(name) => self.computers_outcome(&name, in_flight.sent_at, outcome),
             Subject::OrphanComputer(name, computer) => self.orphan_computer_outcome(&name, &computer, &outcome),
         }
     }
@@ -107,6 +107,9 @@ impl State {
             return;
         }
         let now = self.now;
+        // It may have been seen before anybody said whose it is.
+        let provider = self.born_with(&self.servers[&id]).provider.clone();
+        self.forget_orphans(&provider, |known| *known == machine);
         self.edit_server(id, |server| {
             server.machine = Some(machine);
             server.named_at = now;

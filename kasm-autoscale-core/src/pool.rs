@@ -14,6 +14,10 @@ use crate::session::{Session, SessionState};
 use crate::state::{Config, Edition, State};
 use crate::time::Timestamp;
 
+/// No server has a slot as high as this, or there would have to be as many servers: a row that says so is damaged, and the list of
+/// slots would be as long as it says.
+const SLOTS_MAX: u32 = 1 << 22;
+
 /// A pool of servers, its autoscale configs, its users' sessions and those who wait for one.
 ///
 /// It has four kinds of methods:
@@ -90,9 +94,10 @@ impl Pool {
         for row in rows {
             state.restore_row(row)?;
         }
+        state.forget_old_editions();
         // All is as it was stored, but for the calls that are in doubt from now on, and for the life that begins: a command
         // leaves only after its number can never be given again.
-        state.journal.changed = doubtful.into_iter().chain([RowKey::Pool]).collect();
+        state.journal.changed.extend(doubtful.into_iter().chain([RowKey::Pool]));
         // Rows come from outside: the first step recounts them.
         state.journal.recount = true;
         let guard = Guard::of(&state);
@@ -176,10 +181,13 @@ impl Pool {
         self.state.sessions.values()
     }
 
-    /// Whether there is neither a config nor a server, nor a provider where machines may have been left, so that the pool may
-    /// be forgotten.
+    /// Whether there is neither a config nor a server, nor a provider or directory where machines or computer objects may have
+    /// been left, so that the pool may be forgotten. A directory that it has not used since the start is not waited for: its
+    /// account may be good for logins alone.
     pub fn is_empty(&self) -> bool {
-        let is_clear = self.state.providers.values().all(|provider| provider.clear);
+        let directories = self.state.directories.values();
+        let is_clear = self.state.providers.values().all(|provider| provider.clear)
+            && directories.filter(|directory| directory.was_used).all(|directory| directory.clear);
         self.state.configs.is_empty() && self.state.servers.is_empty() && is_clear
     }
 
@@ -223,6 +231,15 @@ impl Pool {
     pub(crate) fn orphans(&self) -> impl Iterator<Item = (&crate::id::ProviderName, &crate::ports::MachineRef)> {
         let all = self.state.providers.iter();
         all.flat_map(|(name, provider)| provider.orphans.keys().map(move |machine| (name, machine)))
+    }
+
+    /// Computer objects that no row knows, each with where it is.
+    #[cfg(feature = "testing")]
+    pub(crate) fn orphan_computers(
+        &self,
+    ) -> impl Iterator<Item = (&crate::id::DirectoryName, &crate::ports::ComputerRef)> {
+        let all = self.state.directories.iter();
+        all.flat_map(|(name, directory)| directory.orphans.keys().map(move |computer| (name, computer)))
     }
 
     /// What tests of the guard change by hand, as only a mistake in this crate could.
@@ -273,8 +290,35 @@ impl State {
         })
     }
 
+    /// Editions that no server was born with, but for the one in force.
+    fn forget_old_editions(&mut self) {
+        for config in self.configs.values_mut() {
+            let (id, current) = (config.id, config.current);
+            let old =
+                config.editions.iter().filter(|(generation, edition)| **generation != current && edition.servers == 0);
+            let old: Vec<u32> = old.map(|(generation, _)| *generation).collect();
+            for generation in old {
+                config.editions.remove(&generation);
+                self.journal.changed.insert(RowKey::Config(id, generation));
+            }
+        }
+    }
+
+    /// Whether a number was given out by this pool: whatever has a later one would have to share it with the next one made.
+    fn expect_given_out(&self, key: RowKey) -> Result<(), RestoreError> {
+        let PoolRow { next_server, next_session, next_config, .. } = self.row;
+        let (number, next) = match key {
+            RowKey::Pool => return Ok(()),
+            RowKey::Config(id, _) | RowKey::Memory(id) => (id.serial().into(), next_config.into()),
+            RowKey::Server(id) => (id.serial(), next_server),
+            RowKey::Session(id) => (id.serial(), next_session),
+        };
+        if number < next { Ok(()) } else { Err(RestoreError::NotGivenOut { row: alloc::format!("{key}"), next }) }
+    }
+
     fn restore_row(&mut self, row: Row) -> Result<(), RestoreError> {
         let key = row.key();
+        self.expect_given_out(key)?;
         match row {
             Row::Pool(_) => return Err(RestoreError::Twice("pool".into())),
             Row::Config(row) => {
@@ -302,6 +346,9 @@ impl State {
         let config = self.configs.get(&server.config).ok_or_else(|| RestoreError::missing(key, server.config))?;
         if !config.editions.contains_key(&server.generation) {
             return Err(RestoreError::missing(key, RowKey::Config(server.config, server.generation)));
+        }
+        if server.slot >= SLOTS_MAX {
+            return Err(RestoreError::SlotTooHigh(server.id, server.slot));
         }
         if let Some(Some(other)) = self.server_in_slot.get(server.slot as usize) {
             return Err(RestoreError::SlotTwice(*other, server.id));

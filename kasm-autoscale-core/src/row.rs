@@ -312,6 +312,17 @@ pub enum RestoreError {
         /// What it speaks of.
         missing: String,
     },
+    /// A row has a number that its pool has not given out yet.
+    #[error("row {row} has a number that the pool has not given out: the next one is {next}")]
+    NotGivenOut {
+        /// The row.
+        row: String,
+        /// The next number of its kind.
+        next: u64,
+    },
+    /// A server has a slot that is higher than there can be servers.
+    #[error("server {0} has slot {1}, and no pool has so many servers")]
+    SlotTooHigh(ServerId, u32),
     /// Two servers have one slot.
     #[error("servers {0} and {1} have the same slot")]
     SlotTwice(ServerId, ServerId),

@@ -514,7 +514,9 @@ impl Server {
             Phase::Starting { running: false, .. } => Some(Missing::Running),
             Phase::Starting { .. } if self.address.is_none() => Some(Missing::Address),
             Phase::Starting { answered: false, .. } if !planted!("probe-not-awaited") => Some(Missing::Answer),
-            Phase::Starting { joined: false, .. } if self.computer.is_some() => Some(Missing::Joined),
+            Phase::Starting { joined: false, .. } if self.computer.is_some() && !planted!("join-not-awaited") => {
+                Some(Missing::Joined)
+            }
             Phase::Starting { .. } if require_checkin && !self.has_checked_in() && !planted!("checkin-not-awaited") => {
                 Some(Missing::CheckIn)
             }

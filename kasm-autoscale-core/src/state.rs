@@ -129,6 +129,13 @@ pub(crate) struct KnownDirectory {
     pub(crate) list_at: Timestamp,
     pub(crate) listing: Option<Busy>,
     pub(crate) failures: u32,
+    /// Since when no config and no server of this pool has to do with it, as far as the rows know.
+    pub(crate) unused_since: Option<Timestamp>,
+    /// Whether a complete listing that began long enough after that has shown nothing. Until then there may be objects that no
+    /// row knows: made twice, too late, or not removed although it was said that they were.
+    pub(crate) clear: bool,
+    /// Whether a config or server of this pool has had to do with it since the start.
+    pub(crate) was_used: bool,
     pub(crate) orphans: BTreeMap<ComputerRef, Orphan>,
 }
 

@@ -196,6 +196,10 @@ fn i_32_rows_that_are_not_a_pool_are_refused_with_the_reason() {
             other.id = srv(77);
             vec![Row::Server(server), Row::Server(other)]
         }
+        Row::Pool(mut pool) => {
+            pool.next_server = 78;
+            vec![Row::Pool(pool)]
+        }
         row => vec![row],
     });
     assert!(matches!(refused(slot_twice.collect()), RestoreError::SlotTwice(..)));

@@ -222,7 +222,14 @@ fn joins_a_domain(lab: &mut Lab, from: Option<PhaseKind>, event: &str) -> Option
             lab.finish("unenroll", Outcome::Unenrolled(Err(refused(DirectoryErrorKind::HasChildren))));
         }
         "the removal's answer is lost" => lab.finish("unenroll", Outcome::Lost),
-        "the object is removed" => lab.finish("unenroll", Outcome::Unenrolled(Ok(()))),
+        "the object is said to be gone before everybody knows it" => {
+            lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
+        }
+        "the object is removed" => {
+            lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
+            lab.wait(secs(30));
+            lab.finish("unenroll", Outcome::Unenrolled(Ok(())));
+        }
         "the object is looked for and not found too early" | "the object is looked for and not found" => {
             // It went that way because nobody knew whether there was an object.
             *lab = Lab::new();

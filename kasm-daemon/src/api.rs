@@ -43,6 +43,9 @@ use crate::host::{Host, accepted};
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use self::serve::unserved;
 pub use self::serve::{ServeError, Setup, serve, serve_with};
 
 /// What stands on the wire. The host knows nothing of these.

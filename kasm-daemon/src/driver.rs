@@ -33,8 +33,10 @@ const FACTS_PER_STEP: usize = 1024;
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(60);
 /// How much more time passes between two recounts than one of them takes: the larger the pool, the seldomer.
 const RECOUNT_SHARE: u32 = 200;
-/// How long to wait before a store that failed is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a store that failed is tried again: at first, and at most, since it is twice as long each time.
+const STORE_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+/// How long a store must not fail before it is trusted as at first.
+const STORE_CALM: Duration = Duration::from_secs(60);
 
 /// Why a pool did not answer.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -127,6 +129,8 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
         callers: BTreeMap::new(),
         next_ticket: 0,
         wake_at: None,
+        store_failed_at: Timestamp::default(),
+        store_pause: Duration::ZERO,
         recount_at: Timestamp::default(),
     };
     tasks.spawn(driver.run());
@@ -201,6 +205,9 @@ struct Driver {
     callers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, AskError>>>,
     next_ticket: u64,
     wake_at: Option<Timestamp>,
+    /// When the store last failed, and how long was waited then.
+    store_failed_at: Timestamp,
+    store_pause: Duration,
     recount_at: Timestamp,
 }
 
@@ -315,6 +322,13 @@ impl Driver {
             drop(caller.send(Err(AskError::NotSaved)));
         }
         loop {
+            // A pool that is read anew asks for everything again, and earlier answers are still to come: without a pause, a
+            // store that fails now and then would multiply calls, and one that refuses every save would never rest.
+            let pause = self.store_pause();
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
             match self.reload().await {
                 Ok(pool) => {
                     self.pool = pool;
@@ -327,11 +341,17 @@ impl Driver {
                     tracing::error!(pool = %self.pool.spec().name, %error, "the pool cannot be read; trying again")
                 }
             }
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = sleep(STORE_RETRY) => {}
-            }
         }
+    }
+
+    /// How long to wait now that the store has failed once more.
+    fn store_pause(&mut self) -> Duration {
+        let now = self.world.clock.now();
+        let (first, most) = STORE_RETRY;
+        let calm = now.since(self.store_failed_at) > STORE_CALM;
+        self.store_pause = if calm { first } else { (self.store_pause * 2).clamp(first, most) };
+        self.store_failed_at = now;
+        self.store_pause
     }
 
     async fn reload(&self) -> Result<Pool, Box<dyn std::error::Error + Send + Sync>> {

@@ -42,6 +42,9 @@ mod arm;
 mod credentials;
 mod errors;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod machine;
 mod machines;
 mod names;

@@ -4,6 +4,9 @@
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 #[cfg(any(feature = "aws", feature = "azure", feature = "simulated"))]

@@ -4,10 +4,8 @@
 /// encoded authorization messages, at most 500 characters.
 pub(crate) fn readable(message: &str, hidden: &[&str]) -> String {
     const WORD_MAX: usize = 160;
-    let mut message = message.to_owned();
-    for secret in hidden {
-        message = message.replace(secret, "[hidden]");
-    }
+    let hide = |text: String| hidden.iter().fold(text, |text, secret| text.replace(secret, "[hidden]"));
+    let message = hide(message.to_owned());
     let words = message.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let shortened: Vec<String> = words
         .map(|word| match word.char_indices().nth(WORD_MAX) {
@@ -15,7 +13,8 @@ pub(crate) fn readable(message: &str, hidden: &[&str]) -> String {
             None => word.to_owned(),
         })
         .collect();
-    shortened.join(" ").chars().take(500).collect()
+    // A secret whose words stood on two lines is whole again now.
+    hide(shortened.join(" ")).chars().take(500).collect()
 }
 
 /// What of a text must not be seen: the whole, and each of its lines that is long enough to mean something.
@@ -46,6 +45,13 @@ mod tests {
         ];
         for (message, expected) in rows {
             assert_eq!(readable(message, &["s3cr3t-pw"]), expected);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_broken_into_lines_is_hidden_as_well() {
+        for message in ["echo of my\npass word", "echo of my\tpass\u{0} word", "echo of my pass word"] {
+            assert_eq!(readable(message, &["my pass word"]), "echo of [hidden]", "{message:?}");
         }
     }
 

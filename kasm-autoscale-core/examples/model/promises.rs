@@ -80,7 +80,8 @@ impl Node {
                 if born.domain_join.is_none() && supply.free + supply.coming >= supply.target + size {
                     self.broken = Some(Broken::Needless);
                 }
-                let rows = self.pool.servers().filter(|server| self.pool.born_with(server).name == born.name).count();
+                // One that was removed and set again is another one, with a cap of its own.
+                let rows = self.pool.servers().filter(|other| other.config == server.config).count();
                 if u32::try_from(rows).unwrap_or(u32::MAX) > born.max_servers {
                     self.broken = Some(Broken::Cap);
                 }

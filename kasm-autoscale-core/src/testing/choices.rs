@@ -251,6 +251,9 @@ impl fmt::Display for Tape {
     }
 }
 
+/// The most choices of one stream that are read from a text: runs of them are short to write, and long to keep.
+const LENGTH_MAX: usize = 10_000_000;
+
 /// Why a text is not a tape.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("line {line} of the tape, {given:?}: expected a stream's name, a colon, and numbers like 7 or 7*30")]
@@ -274,7 +277,10 @@ impl FromStr for Tape {
                 let mut chosen = Vec::new();
                 for word in rest.split_whitespace() {
                     let (choice, count) = word.split_once('*').unwrap_or((word, "1"));
-                    let count: usize = count.parse().ok().filter(|count| *count <= 100_000_000)?;
+                    let count: usize = count.parse().ok()?;
+                    if count > LENGTH_MAX - chosen.len() {
+                        return None;
+                    }
                     chosen.resize(chosen.len() + count, choice.parse().ok()?);
                 }
                 Some((name.to_owned(), chosen))

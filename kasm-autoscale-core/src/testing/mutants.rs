@@ -26,6 +26,15 @@ pub const ALL: &[&str] = &[
     "undrained-without-a-look",
     "unused-providers-forgotten",
     "check-in-not-written",
+    "foreign-object-believed",
+    "join-not-awaited",
+    "lost-removal-is-done",
+    "machine-before-its-object",
+    "object-left-behind",
+    "object-not-looked-for",
+    "partial-computer-list-is-complete",
+    "removal-believed-too-early",
+    "unused-directories-forgotten",
 ];
 
 static PLANTED: OnceLock<&'static str> = OnceLock::new();

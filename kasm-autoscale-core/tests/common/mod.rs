@@ -4,7 +4,10 @@
 
 pub mod cloud;
 pub mod directory;
+pub mod history;
+pub mod naive;
 pub mod story;
+pub mod sweep;
 pub mod words;
 
 use std::collections::BTreeMap;

@@ -21,6 +21,7 @@ use kasm_autoscale_core::session::{SessionRequest, SessionState};
 use kasm_autoscale_core::time::{Span, Timestamp};
 
 use super::directory::{Corp, Object};
+use super::sweep::Sweep;
 use super::words::{config, directory_error, directory_known, error, option, pool_settings, provider_known, span};
 use super::{Host, T0, machine, pool_spec, srv};
 
@@ -30,26 +31,33 @@ const STEPS_AT_ONCE_MAX: u32 = 40;
 /// What goes on all the time.
 const DULL: [&str; 5] = ["  -> list", "  -> probe", "  -> check_join", "  -> list_computers", "  saved server/"];
 
-struct Story {
-    host: Host,
+pub struct Story {
+    pub(super) host: Host,
     /// The cloud: by provider and reference.
-    cloud: BTreeMap<(String, String), Machine>,
+    pub(super) cloud: BTreeMap<(String, String), Machine>,
     /// The directory `corp`.
-    corp: Corp,
-    manual: BTreeSet<String>,
+    pub(super) corp: Corp,
+    pub(super) manual: BTreeSet<String>,
     /// Machines whose connection port does not answer.
-    mute: BTreeSet<String>,
-    out: String,
+    pub(super) mute: BTreeSet<String>,
+    /// Deaths that the text does not tell of, if there are to be any.
+    pub(super) sweep: Option<Sweep>,
+    pub(super) out: String,
     /// The blocks that are over.
-    all: String,
+    pub(super) all: String,
+}
+
+/// The blocks of a story: the lines of commands of each, comments left out.
+pub fn blocks(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let blocks = text.split("\n\n").map(|block| block.trim_matches('\n')).filter(|block| !block.is_empty());
+    blocks.map(|block| block.lines().take_while(|line| *line != "----").collect())
 }
 
 /// The story with what really happens in the place of what was expected.
 pub fn told(text: &str) -> String {
     let mut story: Option<Story> = None;
     let mut result = String::new();
-    for block in text.split("\n\n").map(|block| block.trim_matches('\n')).filter(|block| !block.is_empty()) {
-        let commands: Vec<&str> = block.lines().take_while(|line| *line != "----").collect();
+    for commands in blocks(text) {
         let is_comment = commands.iter().all(|line| line.starts_with('#'));
         let _ = writeln!(result, "{}", commands.join("\n"));
         if !is_comment {
@@ -76,7 +84,7 @@ impl Drop for Story {
 }
 
 impl Story {
-    fn new(first: &str) -> Self {
+    pub(super) fn new(first: &str) -> Self {
         let words: Vec<&str> = first.split_whitespace().collect();
         let spec = if words[0] == "pool" { pool_settings(&words) } else { pool_spec() };
         Self {
@@ -85,15 +93,19 @@ impl Story {
             corp: Corp::default(),
             manual: BTreeSet::new(),
             mute: BTreeSet::new(),
+            sweep: None,
             out: String::new(),
             all: String::new(),
         }
     }
 
-    fn block(&mut self, lines: &[&str]) {
+    pub(super) fn block(&mut self, lines: &[&str]) {
         let mut inputs = Vec::new();
         for line in lines {
             let words: Vec<&str> = line.split_whitespace().collect();
+            if !self.still_fits(&words) {
+                continue;
+            }
             if matches!(words[0], "time" | "crash") {
                 self.go(std::mem::take(&mut inputs));
             }
@@ -112,7 +124,7 @@ impl Story {
     }
 
     /// One step with these facts, and all that follows from it at once.
-    fn go(&mut self, inputs: Vec<Input>) {
+    pub(super) fn go(&mut self, inputs: Vec<Input>) {
         if !inputs.is_empty() {
             self.step(inputs, &[]);
             self.settle();
@@ -239,7 +251,7 @@ impl Story {
     }
 
     /// `machine i-1 stopped`, `machine i-1 gone`, `machine i-9 running srv-1 10.0.0.9`
-    fn change_machine(&mut self, words: &[&str]) {
+    pub(super) fn change_machine(&mut self, words: &[&str]) {
         let known = self.cloud.keys().find(|(_, reference)| reference == words[0]).cloned();
         let state = match words[1] {
             "gone" => {
@@ -271,7 +283,7 @@ impl Story {
     }
 
     /// `list aws`, `list aws partial`, `list aws i-1 i-2`, `list aws failed throttled`
-    fn listing(&self, words: &[&str]) -> Result<Listing, ProviderError> {
+    pub(super) fn listing(&self, words: &[&str]) -> Result<Listing, ProviderError> {
         if words.get(1) == Some(&"failed") {
             return Err(error(&words[2..]));
         }
@@ -285,7 +297,7 @@ impl Story {
     }
 
     /// What the obedient cloud answers, and how that is told.
-    fn obey(&mut self, command: &Command) -> (String, Outcome) {
+    pub(super) fn obey(&mut self, command: &Command) -> (String, Outcome) {
         let provider = command.action.provider().map(ToString::to_string).unwrap_or_default();
         let id = self.host.server_of(&command.action);
         let who = id.map(|id| id.to_string()).unwrap_or_default();
@@ -323,7 +335,13 @@ impl Story {
                 }
                 (format!("answered {who}"), Outcome::Probed(Ok(())))
             }
-            Action::Poll { .. } => panic!("a poll is always manual"),
+            Action::Poll { .. } => {
+                let id = id.expect("an operation of the story");
+                let reference = format!("i-{}", id.serial());
+                self.change_machine(&[&reference, "running", &id.to_string(), &format!("10.0.0.{}", id.serial())]);
+                let outcome = Progress::Done { machine: Some(MachineRef(reference.clone())) };
+                (format!("polled {who} {reference}"), Outcome::Progress(Ok(outcome)))
+            }
             action => {
                 let outcome = self.corp.perform(self.host.now, self.host.now, action);
                 (self.answer_told(&who, &outcome), outcome)
@@ -375,27 +393,34 @@ impl Story {
 
     // --- time ---
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..STEPS_AT_ONCE_MAX {
-            let automatic =
-                |command: &&Command| command.action.verb() != "poll" && !self.manual.contains(command.action.verb());
-            let ready: Vec<Command> = self.host.in_flight.values().filter(automatic).cloned().collect();
-            if ready.is_empty() {
+            let ready: Vec<Command> =
+                self.host.in_flight.values().filter(|command| self.is_automatic(command)).cloned().collect();
+            let spoken = self.machines_speak();
+            if ready.is_empty() && spoken.is_empty() {
                 return;
             }
-            let (told, inputs): (Vec<String>, Vec<Input>) = ready
+            let (told, mut inputs): (Vec<String>, Vec<Input>) = ready
                 .iter()
                 .map(|command| {
                     let (told, outcome) = self.obey(command);
                     (told, Input::from(Fact::Finished(command.id, outcome)))
                 })
                 .unzip();
+            inputs.extend(spoken);
             self.step(inputs, &told);
         }
         panic!("the pool never settles:\n{}", self.out);
     }
 
-    fn pass(&mut self, span: Duration) {
+    /// Whether the obedient cloud carries it out at once.
+    pub(super) fn is_automatic(&self, command: &Command) -> bool {
+        let verb = command.action.verb();
+        self.is_healing() || (verb != "poll" && !self.manual.contains(verb))
+    }
+
+    pub(super) fn pass(&mut self, span: Duration) {
         let end = self.host.now + span;
         let mut at_once = 0;
         while let Some(wake_at) = self.host.wake_at.filter(|wake_at| *wake_at <= end) {
@@ -411,9 +436,13 @@ impl Story {
 
     // --- telling ---
 
-    fn step(&mut self, inputs: Vec<Input>, told: &[String]) {
+    pub(super) fn step(&mut self, inputs: Vec<Input>, told: &[String]) {
         let inputs_were = if told.is_empty() { inputs.len() } else { 0 };
+        let said = if self.sweep.is_some() { inputs.clone() } else { vec![] };
         let batch = self.host.decide(inputs);
+        if self.sweep.is_some() {
+            return self.step_on(batch, said);
+        }
         let writes: Vec<String> = batch.writes().iter().map(write_told).collect();
         for event in batch.events() {
             let text = serde_json::to_string(event).unwrap();

@@ -63,6 +63,13 @@ impl fmt::Debug for Setup {
     }
 }
 
+/// All that is served, without a listener: for the fuzz targets, which ask it in their own process.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn unserved(setup: Setup, stop: CancellationToken) -> Router {
+    router(&App::new(setup, stop, openapi_json())).layer(Extension(Peer(IpAddr::from([127, 0, 0, 1]))))
+}
+
 /// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use kasm_daemon::file::DeclaredPool;
 use kasm_daemon::host::{Host, Registry, World};
 use kasm_daemon::metrics::Metrics;
 use kasm_daemon::probe::{AddressGuard, NetProber};
-use kasm_daemon::store::SqliteStore;
+use kasm_daemon::store::{SqliteStore, Store};
 use kasm_providers::simulated::{SimulatedProvider, SimulatedSettings};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -168,7 +168,7 @@ impl Secrets for NoSecrets {
 }
 
 /// A provider that makes machines at once, as long as it has room.
-fn cloud(capacity: u32) -> Arc<SimulatedProvider> {
+pub(crate) fn cloud(capacity: u32) -> Arc<SimulatedProvider> {
     let millis = |from, to| Duration::from_millis(from)..=Duration::from_millis(to);
     let mut settings = SimulatedSettings { poll_busy: Duration::from_millis(20), ..SimulatedSettings::default() };
     settings.cloud.provision_time = millis(10, 20);
@@ -182,12 +182,19 @@ fn cloud(capacity: u32) -> Arc<SimulatedProvider> {
 /// provider may have one call under way at once.
 async fn beside(provider: Arc<dyn VmProvider>) -> (Host, PoolHandle, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap());
+    let (host, pool) = stored(provider, store).await;
+    (host, pool, folder)
+}
+
+/// The same with this store.
+pub(crate) async fn stored(provider: Arc<dyn VmProvider>, store: Arc<dyn Store>) -> (Host, PoolHandle) {
     let mut providers = Registry::default();
     providers.add("failing".parse().unwrap(), provider);
     providers.add("working".parse().unwrap(), cloud(100));
     let world = World {
         clock: Clock::start(),
-        store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
+        store,
         providers,
         directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
@@ -207,11 +214,14 @@ async fn beside(provider: Arc<dyn VmProvider>) -> (Host, PoolHandle, tempfile::T
     };
     let host = Host::start(world, &[declared]).await.unwrap();
     let pool = host.pool("office").unwrap();
-    (host, pool, folder)
+    (host, pool)
 }
 
 /// Looks until the configs are as wished.
-async fn until(pool: &PoolHandle, wished: impl Fn(&ConfigReport, &ConfigReport) -> bool) -> Vec<ConfigReport> {
+pub(crate) async fn until(
+    pool: &PoolHandle,
+    wished: impl Fn(&ConfigReport, &ConfigReport) -> bool,
+) -> Vec<ConfigReport> {
     let mut last = vec![];
     for _ in 0..400 {
         last = pool.look(|pool| pool.report().configs).await.unwrap();

@@ -4,6 +4,7 @@ mod client;
 mod document;
 mod failures;
 mod freeze;
+mod full_store;
 mod journeys;
 mod limits;
 mod machines;

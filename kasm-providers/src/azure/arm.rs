@@ -238,7 +238,7 @@ fn header<'a>(response: &'a RawResponse, name: &'static str) -> Option<&'a str> 
 }
 
 impl Answer {
-    fn of(response: &RawResponse) -> Self {
+    pub(super) fn of(response: &RawResponse) -> Self {
         let owned = |name| header(response, name).map(ToOwned::to_owned);
         let seconds = header(response, "retry-after").and_then(|text| text.trim().parse().ok());
         Self {

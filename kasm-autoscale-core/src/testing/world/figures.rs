@@ -8,6 +8,7 @@ use core::ops::Bound;
 use core::time::Duration;
 
 use super::super::cloud::Fault;
+use super::domain::DomainKind;
 use super::weather::{Personality, Trouble};
 use crate::server::PhaseKind;
 
@@ -91,6 +92,17 @@ const WORTH_SEEING: &[&str] = &[
     "command: list",
     "command: delete",
     "command: probe",
+    "command: enroll",
+    "command: find computer",
+    "command: check join",
+    "command: unenroll",
+    "command: list computers",
+    "waiting: directory missing",
+    "delete: not made",
+    "delete: enroll failed",
+    "delete: computer lost",
+    "orphan computer seen",
+    "orphan computer removed",
 ];
 
 impl Figures {
@@ -141,17 +153,17 @@ impl Figures {
         let mut unseen: Vec<String> = Vec::new();
         let classes = Fault::ALL.into_iter().map(Fault::as_str).chain(Trouble::ALL.iter().map(|known| known.as_str()));
         // A known token never reaches a cloud twice: that is I-07.
+        let classes = classes.chain(super::domain::words());
         let classes = classes.filter(|class| *class != Fault::TokenIgnored.as_str());
         unseen.extend(
             classes.filter(|class| !self.faults.contains_key(class)).map(|class| alloc::format!("fault: {class}")),
         );
         let personalities = Personality::ALL.into_iter().map(Personality::as_str);
-        let worth = WORTH_SEEING.iter().copied().chain(personalities);
+        let domains = DomainKind::ALL.into_iter().map(DomainKind::as_str);
+        let worth = WORTH_SEEING.iter().copied().chain(personalities).chain(domains);
         unseen.extend(worth.filter(|what| !self.seen.contains_key(what)).map(ToString::to_string));
-        // No machine of these worlds joins a domain.
-        let here = |phase: &PhaseKind| !matches!(phase, PhaseKind::Enrolling | PhaseKind::Unenrolling);
-        for from in PhaseKind::ALL.into_iter().filter(here) {
-            let allowed = PhaseKind::ALL.into_iter().filter(here).filter(|to| from.may_become(*to));
+        for from in PhaseKind::ALL {
+            let allowed = PhaseKind::ALL.into_iter().filter(|to| from.may_become(*to));
             let missing = allowed.filter(|to| !self.moves.contains_key(&(from, *to)));
             unseen.extend(missing.map(|to| alloc::format!("move: {from} to {to}")));
         }

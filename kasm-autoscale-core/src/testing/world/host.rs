@@ -85,7 +85,7 @@ impl Host {
         if now.since(self.goes_on_at) > Duration::from_secs(60) {
             self.failed_saves = 0;
         }
-        self.goes_on_at = now + Duration::from_secs(1 << self.failed_saves.min(5));
+        self.goes_on_at = now + Duration::from_secs(1 << self.failed_saves.min(3));
         self.failed_saves += 1;
     }
 
@@ -134,7 +134,8 @@ impl Host {
         if same { Ok(pool) } else { Err("a pool restored twice is another one".into()) }
     }
 
-    /// I-31: a row in which the store and the pool differ. After a restart creates may be in doubt.
+    /// I-31: a row in which the store and the pool differ. After a restart creates and enrolments
+    /// may be in doubt.
     pub(super) fn difference(&self, pool: &Pool, restored: bool) -> Option<String> {
         let mut count = 0;
         for row in pool.rows() {
@@ -146,6 +147,12 @@ impl Host {
                 && matches!(theirs.phase, Phase::Creating { call: CreateCall::Intended, .. })
             {
                 theirs.phase = mine.phase.clone();
+            }
+            if let (Row::Server(mine), Some(Row::Server(theirs))) = (&row, &mut stored)
+                && let (Phase::Enrolling { asked, ask_at, .. }, true) = (&mine.phase, restored)
+                && let Phase::Enrolling { asked: stored_asked, ask_at: stored_ask_at, .. } = &mut theirs.phase
+            {
+                (*stored_asked, *stored_ask_at) = (*asked, *ask_at);
             }
             if stored.as_ref() != Some(&row) {
                 return Some(alloc::format!("{key}: stored {stored:?}, in mind {row:?}"));

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::super::lock::locked;
@@ -31,6 +31,8 @@ impl World {
                 What::SessionQueued { .. } => self.figures.saw("queued"),
                 What::OrphanSeen { .. } => self.figures.saw("orphan seen"),
                 What::OrphanDeleted { .. } => self.figures.saw("orphan deleted"),
+                What::OrphanComputerSeen { .. } => self.figures.saw("orphan computer seen"),
+                What::OrphanComputerRemoved { .. } => self.figures.saw("orphan computer removed"),
                 What::MassLoss { config, .. } => {
                     self.figures.saw("alarm: mass loss");
                     self.alarm(index, config.clone());
@@ -57,14 +59,8 @@ impl World {
         match phase {
             PhaseKind::Gone => {
                 self.hosts[index].ledger.phases.remove(&server);
-                let host = &self.hosts[index];
-                // The row may have known another machine, while this one waits to be deleted as an orphan.
-                let is_orphan = |made: &Made| {
-                    let mut orphans = host.pool.iter().flat_map(|pool| pool.orphans());
-                    orphans
-                        .any(|(name, machine)| self.sky.index(name) == Some(made.cloud) && *machine == made.reference)
-                };
-                let left = host.ledger.left_behind(&self.sky, server, is_orphan, self.now);
+                self.judge_objects_gone(index, server, why)?;
+                let left = self.machine_left(index, server);
                 expect(left.is_none(), "I-20 and I-23 a server that is gone has left no machine", || {
                     format!("{server} gone ({why:?}), and there is {}", left.unwrap_or_default())
                 })
@@ -76,6 +72,13 @@ impl World {
                 let may = why.is_none_or(|why| why.is_undoable()) || ledger.undrains_asked.contains(&server);
                 expect(may, "only a drain of the pool's own is taken back", || format!("{server}, drained: {why:?}"))
             }
+            PhaseKind::Unenrolling => {
+                self.saw_reason(index, server);
+                let left = self.machine_left(index, server);
+                expect(left.is_none(), "I-20 and I-23 a server that is gone has left no machine", || {
+                    format!("{server} is only an object ({why:?}), and there is {}", left.unwrap_or_default())
+                })
+            }
             PhaseKind::Draining | PhaseKind::Deleting => {
                 self.saw_reason(index, server);
                 Ok(())
@@ -84,8 +87,20 @@ impl World {
         }
     }
 
-    /// I-24: what is ready has booted, has answered, and has spoken if it must.
+    /// A machine of this server that is there and that nobody knows of.
+    pub(super) fn machine_left(&self, index: usize, server: ServerId) -> Option<String> {
+        let host = &self.hosts[index];
+        // The row may have known another machine, while this one waits to be deleted as an orphan.
+        let is_orphan = |made: &Made| {
+            let mut orphans = host.pool.iter().flat_map(|pool| pool.orphans());
+            orphans.any(|(name, machine)| self.sky.index(name) == Some(made.cloud) && *machine == made.reference)
+        };
+        host.ledger.left_behind(&self.sky, server, is_orphan, self.now)
+    }
+
+    /// I-24: what is ready has booted, has answered, has joined, and has spoken if it must.
     fn judge_ready(&mut self, index: usize, id: ServerId) -> Sound {
+        self.judge_joined(index, id)?;
         let host = &self.hosts[index];
         let Some(pool) = &host.pool else { return Ok(()) };
         // It may have become ready and been lost in one step.
@@ -187,11 +202,26 @@ impl World {
         let mut grown: BTreeSet<ConfigId> = BTreeSet::new();
         for command in &outputs.commands {
             self.figures.saw(command_word(command.action.verb()));
-            let mutates = matches!(command.action, Action::Create(_) | Action::Delete { .. });
+            let mutates = matches!(
+                command.action,
+                Action::Create(_) | Action::Delete { .. } | Action::Enroll(_) | Action::Unenroll { .. }
+            );
             expect(!(mutates && self.is_silent), "I-17 nothing is made or deleted when nothing happens", || {
                 format!("{:?}", command.action)
             })?;
+            if let Action::Enroll(enroll) = &command.action {
+                let is_first = self.judge_enrolment(index, command, enroll)?;
+                let pool = self.hosts[index].pool.as_ref();
+                let born = pool.and_then(|pool| pool.server(enroll.server.server)).map(|server| server.created_at);
+                // One that was decided on in an earlier step, or life, is not judged by what is needed now.
+                if is_first && born.is_some_and(|at| at >= self.hosts[index].clock(self.now)) {
+                    grown.insert(enroll.config);
+                }
+            }
             let Action::Create(create) = &command.action else { continue };
+            if create.spec.domain_join.is_some() {
+                self.judge_create_joins(index, create.server.server)?;
+            }
             let host = &mut self.hosts[index];
             let id = create.server.server;
             let row = host.store.get(&RowKey::Server(id)).map(|stored| &stored.row);
@@ -200,7 +230,10 @@ impl World {
             let asked = Asked { config: create.config, cloud, given_up_at: clock + command.timeout };
             let again = host.ledger.asked.insert(id, asked);
             expect(again.is_none(), "I-07 a create leaves once", || format!("{id}"))?;
-            grown.insert(create.config);
+            // One that joins a domain was decided on when its object was asked for.
+            if create.spec.domain_join.is_none() {
+                grown.insert(create.config);
+            }
         }
         for config in grown {
             self.judge_growth(index, config)?;
@@ -326,12 +359,13 @@ impl World {
 
     /// I-16, second half: everything has come to rest where the configs want it.
     pub(super) fn expect_at_rest(&mut self) -> Sound {
+        self.domains_catch_up()?;
         for index in 0..self.hosts.len() {
             self.hosts[index].ledger.forget_gone(&self.sky, self.now);
             let host = &self.hosts[index];
             let Some(pool) = &host.pool else { continue };
             let report = pool.report();
-            let loose = (report.waiting, report.sessions, report.orphans.len());
+            let loose = (report.waiting, report.sessions, report.orphans.len() + report.orphan_computers.len());
             expect(loose == (0, 0, 0), "I-16 nobody waits, nobody sits, nothing is unknown", || {
                 format!("{report:#?}")
             })?;
@@ -361,6 +395,7 @@ impl World {
             expect(marked == servers, "I-20 as many machines as servers", || {
                 format!("{marked} machines with our mark ({there} in all), {servers} servers: {:?}", host.ledger.made)
             })?;
+            self.expect_objects_at_rest(host)?;
         }
         Ok(())
     }
@@ -382,6 +417,7 @@ impl World {
 
     /// I-20: nothing is left anywhere.
     pub(super) fn expect_nothing_left(&mut self) -> Sound {
+        self.domains_catch_up()?;
         for index in 0..self.hosts.len() {
             self.hosts[index].ledger.forget_gone(&self.sky, self.now);
             let host = &self.hosts[index];
@@ -401,6 +437,7 @@ impl World {
                 });
                 shown.collect()
             })?;
+            self.expect_no_objects_left(host)?;
             let rows = host.store.keys().filter(|key| !matches!(key, RowKey::Pool | RowKey::Session(_)));
             let rows: Vec<_> = rows.map(ToString::to_string).collect();
             expect(rows.is_empty(), "I-20 no row is left", || format!("{rows:?}"))?;
@@ -449,7 +486,7 @@ impl World {
                 DrainReason::Operator => "drain: operator",
                 DrainReason::Used => "drain: used",
             }),
-            Phase::Deleting { why, .. } => Some(match why {
+            Phase::Deleting { why, .. } | Phase::Unenrolling { why, .. } => Some(match why {
                 DeleteReason::Drained(_) => "delete: drained",
                 DeleteReason::NotWanted => "delete: not wanted",
                 DeleteReason::Frozen => "delete: frozen",
@@ -499,6 +536,11 @@ fn command_word(verb: &str) -> &'static str {
         "find" => "command: find",
         "list" => "command: list",
         "delete" => "command: delete",
+        "enroll" => "command: enroll",
+        "find_computer" => "command: find computer",
+        "check_join" => "command: check join",
+        "unenroll" => "command: unenroll",
+        "list_computers" => "command: list computers",
         _ => "command: probe",
     }
 }

@@ -23,6 +23,19 @@ pub(super) struct Asked {
     pub(super) given_up_at: Timestamp,
 }
 
+/// A computer object that was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Enrolment {
+    /// Which domain of the world.
+    pub(super) domain: usize,
+    /// When the caller has stopped waiting, the last time it asked.
+    pub(super) given_up_at: Timestamp,
+    /// With which password.
+    pub(super) password: Option<String>,
+    /// Whether an object has come to be.
+    pub(super) made: bool,
+}
+
 /// A machine that was made for a server and has not been seen gone.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
@@ -63,6 +76,12 @@ pub(super) struct Ledger {
     pub(super) spoken: BTreeSet<ServerId>,
     /// When the saved rows of a session that was answered for say that it is over.
     pub(super) over: BTreeMap<SessionId, Timestamp>,
+    /// Servers whose computer objects were asked for.
+    pub(super) enrolments: BTreeMap<ServerId, Enrolment>,
+    /// When the last server of this pool left each domain.
+    pub(super) left_domain_at: BTreeMap<usize, Timestamp>,
+    /// Machines that will join a domain, or have.
+    pub(super) joining: BTreeSet<(usize, MachineRef)>,
 }
 
 impl Ledger {

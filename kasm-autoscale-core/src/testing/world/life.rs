@@ -24,6 +24,11 @@ impl World {
             let fact = Fact::ProviderKnown(cloud.name.clone(), cloud.capabilities.clone());
             self.hosts[pool].mailbox.push(fact.into());
         }
+        for domain in &self.sky.domains {
+            let domain = locked(domain);
+            let fact = Fact::DirectoryKnown(domain.name.clone(), domain.facts());
+            self.hosts[pool].mailbox.push(fact.into());
+        }
     }
 
     /// The daemon's order: all facts that have arrived, one step, save, and only then let go.
@@ -45,14 +50,16 @@ impl World {
             self.dies(index)?;
             return Ok(());
         }
-        if self.save_fails(index, Trouble::SaveRefused) {
+        // Where there is nothing to save, nothing is saved.
+        let is_saved = !batch.writes().is_empty() || !batch.events().is_empty();
+        if is_saved && self.save_fails(index, Trouble::SaveRefused) {
             drop(batch);
             self.note(index, Note::Word("the save fails"));
             return self.reads_anew(index);
         }
         let host = &mut self.hosts[index];
         host.save(batch.writes());
-        let unclear = self.save_fails(index, Trouble::SaveUnclear);
+        let unclear = is_saved && self.save_fails(index, Trouble::SaveUnclear);
         let writes = batch.writes().len() as u64;
         let outputs = batch.saved();
         self.digest(index, clock, writes, &outputs);
@@ -244,6 +251,9 @@ impl World {
             }
         }
         self.judge_deletions(index)?;
+        if command.action.directory().is_some() {
+            self.domains_have_acted(index)?;
+        }
         if let Action::Create(create) = &command.action {
             let made = self.hosts[index].ledger.note_machines(&self.sky, create.server);
             self.figures.machines += made;
@@ -256,6 +266,9 @@ impl World {
             })?;
             if made > 0 {
                 self.guest_will_speak(index, create.server);
+                if create.spec.domain_join.is_some() {
+                    self.guest_will_join(index, create.server)?;
+                }
             }
         }
         Ok(outcome)

@@ -16,7 +16,8 @@
 //! assert!(verdict.failure.is_none(), "{}", verdict.failure.unwrap());
 //! ```
 //!
-//! Directories are not part of it yet: a world's configs join no domain.
+//! In many worlds there are domains as well, each with controllers that learn late of each other's changes; a share of the
+//! configs join one, and machines join with the password they were given, or do not.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -33,8 +34,10 @@ use super::std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::command::{Command, Outcome};
 use crate::id::{CommandId, ConfigName, PoolId, ServerId};
 use crate::input::Fact;
+use crate::ports::{ComputerRef, MachineRef};
 use crate::time::Timestamp;
 
+mod domain;
 mod figures;
 mod host;
 mod judge;
@@ -44,9 +47,11 @@ mod people;
 mod sky;
 mod weather;
 
+pub use domain::{DomainKind, DomainTrouble};
 pub use figures::Figures;
 pub use weather::{Personality, Profile, Trouble};
 
+use domain::{Climate, Domain};
 use host::Host;
 use ledger::Ledger;
 use people::{Stage, User};
@@ -72,6 +77,12 @@ enum Due {
     Answered { pool: usize, process: u64, id: CommandId, outcome: Outcome },
     /// A machine says that it runs.
     GuestSpeaks { pool: usize, server: ServerId },
+    /// A machine joins its domain, or tries to.
+    GuestJoins { pool: usize, server: ServerId, cloud: usize, machine: MachineRef, tries: u32 },
+    /// Somebody looks after the objects of a domain, for better or worse.
+    Admin,
+    /// An operator has been told that an object cannot be removed, and comes to help.
+    Helped { domain: usize, object: ComputerRef },
     /// A user does the next thing, unless he has done another one since.
     User { pool: usize, user: usize, turn: u64 },
     /// The next user comes.
@@ -172,6 +183,14 @@ struct World {
     users: Stream,
     operators: Stream,
     fate: Stream,
+    /// Which configs join a domain, and how.
+    joining: Stream,
+    /// How machines join.
+    guests: Stream,
+    /// What those do who look after domains.
+    admins: Stream,
+    /// How many configs in a million join a domain.
+    joins: u32,
     figures: Figures,
     trace: Trace,
     log: VecDeque<(Timestamp, usize, Note)>,
@@ -187,6 +206,9 @@ enum Note {
 }
 
 const LOG_LENGTH: usize = 60;
+
+/// More steps than any world needs: one that takes them goes round in circles.
+const STEPS_MAX: u64 = 1_000_000;
 
 impl World {
     fn new(choices: &mut Choices) -> Self {
@@ -210,10 +232,15 @@ impl World {
                 struck: Vec::new(),
                 lied_about: Vec::new(),
                 deletions: Vec::new(),
+                given: None,
             }));
         }
+        let (climates, joins) = Climate::drawn(weather.profile, &mut choices.stream("domains"));
+        let domains = climates.into_iter().enumerate().map(|(index, climate)| {
+            shared(Domain::new(index, climate, choices.stream(&format!("domain-{index}")), now))
+        });
         let mut world = Self {
-            sky: Sky::new(clouds),
+            sky: Sky::new(clouds, domains.collect()),
             hosts: Vec::new(),
             due: BTreeMap::new(),
             next_due: 0,
@@ -225,6 +252,10 @@ impl World {
             users: choices.stream("users"),
             operators: choices.stream("operators"),
             fate: choices.stream("fate"),
+            joining: choices.stream("joining"),
+            guests: choices.stream("guests"),
+            admins: choices.stream("admins"),
+            joins,
             figures: Figures { worlds: 1, ..Figures::default() },
             trace: Trace::default(),
             log: VecDeque::new(),
@@ -298,6 +329,9 @@ impl World {
         for (personality, _) in &self.weather.clouds {
             self.figures.saw(personality.as_str());
         }
+        for domain in &self.sky.domains {
+            self.figures.saw(locked(domain).climate.kind.as_str());
+        }
         for pool in 0..self.hosts.len() {
             self.introduce_providers(pool);
             // Before anything was ever saved there is nothing to come back to.
@@ -315,7 +349,7 @@ impl World {
 
     fn trouble_begins(&mut self) {
         self.has_trouble = true;
-        self.figures.could(&self.weather.classes());
+        self.figures.could(&self.classes());
         for (cloud, (personality, rates)) in self.sky.clouds.iter().zip(&self.weather.clouds) {
             let mut cloud = locked(cloud);
             cloud.sim.settings_mut().faults = rates.clone();
@@ -324,6 +358,7 @@ impl World {
             let of_cloud = lies.into_iter().filter(|_| is_liar).chain([Trouble::Unclear]);
             cloud.rates = of_cloud.map(|trouble| (trouble, self.weather.rate(trouble))).collect();
         }
+        self.trouble_in_domains();
         self.at(self.now, Due::Fate);
         for pool in 0..self.hosts.len() {
             self.at(self.now, Due::Operator { pool });
@@ -338,6 +373,11 @@ impl World {
             cloud.sim.settings_mut().faults = FaultRates::default();
             cloud.rates.clear();
             (cloud.outage_until, cloud.hang_until) = (Timestamp::default(), Timestamp::default());
+        }
+        for domain in &self.sky.domains {
+            let mut domain = locked(domain);
+            domain.reach(self.now);
+            domain.heal();
         }
         for pool in 0..self.hosts.len() {
             self.hosts[pool].behind = Duration::ZERO;
@@ -374,7 +414,11 @@ impl World {
 
     fn run(&mut self, span: Duration) -> Sound {
         let end = self.now + span;
-        while self.go_on(end)? {}
+        while self.go_on(end)? {
+            expect(self.figures.steps < STEPS_MAX, "I-17 a world comes to its end", || {
+                format!("{STEPS_MAX} steps, and no end")
+            })?;
+        }
         self.now = self.now.max(end);
         self.figures.pool_millis += u64::try_from(span.as_millis()).unwrap_or(0) * self.weather.pools;
         Ok(())
@@ -427,7 +471,12 @@ impl World {
                     }
                 }
             }
-            Due::Operator { .. } | Due::Fate => {}
+            Due::GuestJoins { pool, server, cloud, machine, tries } => {
+                self.guest_joins(pool, server, cloud, machine, tries);
+            }
+            Due::Admin if self.has_trouble => self.admin_acts(),
+            Due::Helped { domain, object } => self.helped(domain, &object),
+            Due::Operator { .. } | Due::Fate | Due::Admin => {}
             Due::Returns { pool } => self.returns(pool)?,
             Due::ClockRight { pool } => self.hosts[pool].behind = Duration::ZERO,
         }
@@ -454,6 +503,15 @@ impl World {
         struck
     }
 
+    /// All classes of fault that can occur in this world.
+    fn classes(&self) -> BTreeSet<&'static str> {
+        let mut classes = self.weather.classes();
+        for domain in &self.sky.domains {
+            classes.extend(locked(domain).climate.classes());
+        }
+        classes
+    }
+
     // --- what is told of it ---
 
     fn note(&mut self, pool: usize, note: Note) {
@@ -475,11 +533,13 @@ impl World {
         });
         let at = crate::time::Span(self.now.since(BEGINNING));
         let clouds: Vec<_> = self.weather.clouds.iter().map(|(personality, _)| personality.as_str()).collect();
-        let classes: BTreeSet<_> = self.weather.classes();
+        let domains = self.sky.domains.iter().map(|domain| format!("{:?}", locked(domain).climate));
+        let domains: Vec<_> = domains.collect();
+        let classes = self.weather.classes();
         Failure {
             invariant: broken.invariant.into(),
             found: format!("after {at}: {}", broken.found),
-            weather: format!("{:?}, clouds {clouds:?}, trouble {classes:?}", self.weather.profile),
+            weather: format!("{:?}, clouds {clouds:?}, trouble {classes:?}, domains {domains:?}", self.weather.profile),
             events: events.collect(),
         }
     }

@@ -71,7 +71,7 @@ impl World {
         let provider = if !sane && entropy.chance(50_000) { "nowhere" } else { names[index].as_str() };
         let max_servers = entropy.range(1..=8);
         let minimum = entropy.range(0..=max_servers.min(6));
-        let object = json!({
+        let mut object = json!({
             "name": self.hosts[pool].configs[config].as_str(),
             "provider": provider,
             "zone": ZONES[usize::try_from(entropy.pick(2)).unwrap_or(0)],
@@ -84,6 +84,7 @@ impl World {
             "boot_deadline": entropy.range(600..=1200),
             "require_checkin": entropy.chance(300_000),
         });
+        self.may_join(&mut object, sane);
         let spec = object.as_object().map(ConfigSpec::from_json);
         match spec {
             Some(Ok(spec)) => Fact::ConfigSet(Box::new(spec)),

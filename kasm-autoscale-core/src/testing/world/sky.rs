@@ -11,19 +11,20 @@ use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::super::choices::Stream;
 use super::super::cloud::{Answer, Fault, SimCloud, SimMachine};
 use super::super::entropy::{Entropy, MILLION};
 use super::super::lock::{Shared, locked};
+use super::domain::{Domain, gate};
 use super::weather::{Personality, Trouble};
 use crate::command::{Command, Outcome};
 use crate::config::{JsonObject, Problem};
 use crate::execute::{Ports, execute};
-use crate::id::{PoolId, ProviderName, SecretName, ServerKey};
+use crate::id::{DirectoryName, PoolId, ProviderName, SecretName, ServerKey};
 use crate::ports::{
-    Address, Capabilities, Certainty, ErrorKind, Finding, Listing, Machine, MachineRef, NoDirectories, OpRef,
+    Address, Capabilities, Certainty, Directories, Directory, ErrorKind, Finding, Listing, Machine, MachineRef, OpRef,
     ProbeFailure, ProbeTarget, Prober, Progress, ProviderError, Providers, Scope, Secrets, ServerSpec, VmProvider,
 };
 use crate::time::Timestamp;
@@ -47,11 +48,13 @@ pub(super) struct Cloud {
     pub(super) lied_about: Vec<MachineRef>,
     /// Machines whose deletion was asked for since it was last asked.
     pub(super) deletions: Vec<MachineRef>,
+    /// The start-up data that came with the last request for a machine.
+    pub(super) given: Option<String>,
 }
 
 /// What a call is to do instead of answering.
-enum Bad {
-    Error(ProviderError),
+pub(super) enum Bad<E = ProviderError> {
+    Error(E),
     Hang,
 }
 
@@ -85,11 +88,12 @@ impl Cloud {
 
     fn create(&mut self, spec: &ServerSpec) -> Result<Progress, Bad> {
         self.reached()?;
+        self.given = spec.user_data.as_ref().map(|data| data.expose_secret().into());
         let unclear = self.strikes(Trouble::Unclear);
         if unclear && self.entropy.chance(MILLION / 2) {
             return Err(Bad::Error(unclear_error()));
         }
-        let progress = answered(self.sim.create(self.now, spec))?;
+        let progress = answered(self.sim.create(self.now, spec)).map_err(|bad| without_secrets(bad, spec))?;
         if self.strikes(Trouble::CreateTwice) {
             let faults = self.sim.settings().faults.clone();
             self.sim.settings_mut().faults =
@@ -194,6 +198,16 @@ fn answered(answer: Answer<Progress>) -> Result<Progress, Bad> {
     }
 }
 
+/// A provider lets none of the start-up data into its errors.
+fn without_secrets(bad: Bad, spec: &ServerSpec) -> Bad {
+    match bad {
+        Bad::Error(error) if spec.user_data.is_some() => {
+            Bad::Error(ProviderError { message: "as the cloud says".into(), ..error })
+        }
+        other => other,
+    }
+}
+
 fn unclear_error() -> ProviderError {
     ProviderError::new(ErrorKind::Transient, Certainty::Unknown, "500", "nobody knows what became of it")
 }
@@ -201,7 +215,7 @@ fn unclear_error() -> ProviderError {
 struct Sight(Shared<Cloud>);
 
 /// An answer, or no answer ever.
-async fn heard<T: Send>(result: Result<T, Bad>) -> Result<T, ProviderError> {
+pub(super) async fn heard<T: Send, E: Send>(result: Result<T, Bad<E>>) -> Result<T, E> {
     match result {
         Ok(answer) => Ok(answer),
         Err(Bad::Error(error)) => Err(error),
@@ -249,15 +263,16 @@ impl VmProvider for Sight {
     }
 }
 
-/// All clouds of a world.
+/// All clouds and domains of a world.
 pub(super) struct Sky {
     pub(super) clouds: Vec<Shared<Cloud>>,
+    pub(super) domains: Vec<Shared<Domain>>,
     key: DeploymentKey,
 }
 
 impl Sky {
-    pub(super) fn new(clouds: Vec<Shared<Cloud>>) -> Self {
-        Self { clouds, key: DeploymentKey::new([7; 32]) }
+    pub(super) fn new(clouds: Vec<Shared<Cloud>>, domains: Vec<Shared<Domain>>) -> Self {
+        Self { clouds, domains, key: DeploymentKey::new([7; 32]) }
     }
 
     pub(super) fn index(&self, name: &ProviderName) -> Option<usize> {
@@ -269,7 +284,10 @@ impl Sky {
         for cloud in &self.clouds {
             locked(cloud).now = now;
         }
-        let ports = Ports { providers: self, directories: &NoDirectories, prober: self, secrets: self, key: &self.key };
+        if command.action.directory().is_some() {
+            self.domains.iter().for_each(|domain| locked(domain).reach(now));
+        }
+        let ports = Ports { providers: self, directories: self, prober: self, secrets: self, key: &self.key };
         let mut work = pin!(execute(pool, command, ports));
         // Simulated ports answer at once or never.
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -283,6 +301,12 @@ impl Providers for Sky {
     fn provider(&self, name: &ProviderName) -> Option<Arc<dyn VmProvider>> {
         let cloud = self.clouds.get(self.index(name)?)?;
         Some(Arc::new(Sight(cloud.clone())))
+    }
+}
+
+impl Directories for Sky {
+    fn directory(&self, name: &DirectoryName) -> Option<Arc<dyn Directory>> {
+        gate(&self.domains, name)
     }
 }
 

@@ -218,7 +218,7 @@ pub enum Profile {
 
 impl Profile {
     /// How likely a class of trouble is to occur in this world at all.
-    const fn share(self) -> u32 {
+    pub(super) const fn share(self) -> u32 {
         match self {
             Self::Calm => 60_000,
             Self::Rough => 300_000,
@@ -287,7 +287,7 @@ impl Weather {
     }
 }
 
-fn strength(profile: Profile, most: u32, entropy: &mut impl Entropy) -> u32 {
+pub(super) fn strength(profile: Profile, most: u32, entropy: &mut impl Entropy) -> u32 {
     let most = if profile == Profile::Hell { most } else { most / 2 };
     u32::try_from(entropy.range(u64::from(most / 10 + 1)..=u64::from(most.max(2)))).unwrap_or(most)
 }
