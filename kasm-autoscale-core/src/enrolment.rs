@@ -151,7 +151,7 @@ impl State {
     /// A listing has shown an object of a server that does not know its own. One that looks for it in order to remove it has
     /// found it, also where looking it up does not say which of several it is.
     pub(crate) fn computer_shown(&mut self, id: ServerId, computer: &ComputerRef) {
-        if let Phase::Unenrolling { .. } = self.servers[&id].phase {
+        if matches!(self.servers[&id].phase, Phase::Unenrolling { .. }) && !planted!("shown-object-not-taken") {
             self.computer_known(id, computer.clone());
         }
     }
