@@ -66,8 +66,9 @@ pub(crate) fn pool_spec() -> PoolSpec {
     spec
 }
 
-/// What a host says first after a start.
-pub(crate) fn introductions() -> Vec<Fact> {
+/// What a host says first after a start. A directory that nobody joins would only be listed, which tells states apart that are
+/// otherwise alike.
+pub(crate) fn introductions(plan: &Plan) -> Vec<Fact> {
     let known = |name: &&str| {
         let capabilities = Capabilities {
             kind: "model",
@@ -87,7 +88,9 @@ pub(crate) fn introductions() -> Vec<Fact> {
         poll_idle: 3 * GRAIN,
         call_timeout: TIMEOUT,
     };
-    PROVIDERS.iter().map(known).chain([Fact::DirectoryKnown("corp".parse().unwrap(), corp)]).collect()
+    let joins = plan.configs.iter().any(|config| config.domain_join.is_some());
+    let corp = joins.then(|| Fact::DirectoryKnown("corp".parse().unwrap(), corp));
+    PROVIDERS.iter().map(known).chain(corp).collect()
 }
 
 pub(crate) fn all() -> Vec<Plan> {
