@@ -281,6 +281,8 @@ impl View<'_, '_> {
             self.at(known.list_at);
             self.busy(known.listing);
             self.put(u64::from(known.failures.min(TRIES_MAX)));
+            self.at_if(known.unused_since.filter(|_| !known.clear));
+            self.flag(known.clear);
             for (computer, orphan) in &known.orphans {
                 self.orphan(&computer.0, orphan);
             }
