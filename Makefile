@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench soak model mutants abuse fuzz tools clean
+.PHONY: demo test story lint bench soak model mutants abuse fuzz fuzz-coverage tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -32,6 +32,15 @@ model:
 # Plants mistakes in the core, each of which a simulated world must find within a minute.
 mutants:
 	sh tests/mutants.sh
+
+# All fuzz targets on the stable toolchain, at least six million inputs with a fixed seed: `make fuzz ARGS="--seed 7 dn filter"`.
+fuzz:
+	sh tests/fuzz.sh $(ARGS)
+
+# One fuzz target led by coverage, on a nightly toolchain with cargo-fuzz: `make fuzz-coverage TARGET=restore`.
+TARGET ?= script
+fuzz-coverage:
+	sh tests/fuzz-coverage.sh $(TARGET) $(ARGS)
 
 # A million hostile requests, drawn from the OpenAPI document and a seed, while good ones go on being served:
 # `KASM_ABUSE_SEED=7 make abuse`. Prints what was sent, how it was answered, and what memory did.

@@ -38,5 +38,6 @@ echo "== Azure"
 $cargo test --locked --package kasm-providers --features azure
 echo "== everything else, AWS included"
 $cargo test --locked --workspace --exclude kasm-autoscale-core --all-features
-echo "== the fuzz targets build"
+echo "== a slice of the fuzz targets on the stable toolchain, and libFuzzer's ways into them build"
+$cargo test --locked --release --no-default-features --manifest-path fuzz/Cargo.toml
 $cargo check --locked --manifest-path fuzz/Cargo.toml

@@ -83,9 +83,22 @@ impl Filter {
             Self::AtLeast(name, old) => Self::AtLeast(name.clone(), fill(old)),
             Self::AtMost(name, old) => Self::AtMost(name.clone(), fill(old)),
             Self::Present(name) => Self::Present(name.clone()),
-            Self::Parts(name, parts) => Self::Parts(name.clone(), parts.iter().map(|part| fill(part)).collect()),
+            Self::Parts(name, parts) => pieced(name, parts.iter().map(|part| fill(part)).collect()),
             Self::Rule(name, old) => Self::Rule(name.clone(), fill(old)),
         }
+    }
+}
+
+/// The pieces of a value with asterisks between them. An empty one between two asterisks, which a placeholder leaves behind that
+/// is filled with nothing, asks for nothing, and there is no way to write it.
+fn pieced(name: &str, parts: Vec<Vec<u8>>) -> Filter {
+    let last = parts.len().saturating_sub(1);
+    let edge_or_text = |(index, part): &(usize, Vec<u8>)| *index == 0 || *index == last || !part.is_empty();
+    let parts: Vec<Vec<u8>> = parts.into_iter().enumerate().filter(edge_or_text).map(|(_, part)| part).collect();
+    if parts.iter().all(Vec::is_empty) {
+        Filter::Present(name.to_owned())
+    } else {
+        Filter::Parts(name.to_owned(), parts)
     }
 }
 

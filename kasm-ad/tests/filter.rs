@@ -79,6 +79,15 @@ fn a_placeholder_is_filled_once_wherever_it_stands() {
     );
 }
 
+#[test]
+fn a_placeholder_that_is_filled_with_nothing_leaves_a_filter_that_can_be_written() {
+    let filled = |text: &str| filter(text).filled("{username}", "").to_string();
+    assert_eq!(filled("(p=a*{username}*b)"), "(p=a*b)");
+    assert_eq!(filled("(p=*{username}*)"), "(p=*)");
+    assert_eq!(filter("(p=*{username}*)").filled("{username}", ""), Filter::Present("p".to_owned()));
+    assert_eq!(filled("(p={username}*b)"), "(p=*b)");
+}
+
 fn filters() -> impl Strategy<Value = Filter> {
     let value = prop_oneof![
         prop::collection::vec(any::<u8>(), 1..12),

@@ -114,7 +114,7 @@ impl Pool {
     /// lies before an instant the pool has seen, it counts as that instant. The batch must be saved before the next step.
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Batch {
         let state = &mut self.state;
-        state.now = state.now.max(now);
+        state.now = state.now.max(now.min(Timestamp::LATEST));
         for input in inputs {
             state.take(input);
         }

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// No pool's time goes on beyond this, or what is to happen later would be due at once, and again, for ever. 146 million years.
+    pub(crate) const LATEST: Self = Self(u64::MAX / 4);
+
     /// The instant `millis` milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

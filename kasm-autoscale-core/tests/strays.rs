@@ -87,6 +87,26 @@ fn rows_with_numbers_that_were_never_given_out_are_refused() {
     assert_eq!(rows(&forgotten), Err(RestoreError::NotGivenOut { row: "config/1/1".into(), next: 1 }));
 }
 
+/// A damaged row, or a host's broken clock: there is always a later instant for what is to be done later.
+#[test]
+fn i_25_at_the_end_of_all_time_a_step_ends() {
+    let end = kasm_autoscale_core::time::Timestamp::from_millis(u64::MAX);
+    let mut host = Host::new(pool_spec());
+    host.step([known("aws"), set(json!({ "minimum_available_sessions": 1 }))]);
+    let mut rows = host.store.load();
+    rows.iter_mut().for_each(|row| {
+        if let Row::Pool(pool) = row {
+            pool.seen = end;
+        }
+    });
+    let mut pool = Pool::restore(rows, end).unwrap();
+    for facts in [vec![known("aws").into()], vec![], vec![]] {
+        let batch = pool.step(end, facts);
+        assert_eq!(pool.check(), Ok(()));
+        assert!(batch.saved().wake_at.is_none_or(|at| at < end));
+    }
+}
+
 #[test]
 fn editions_that_no_server_has_are_forgotten_with_their_rows() {
     let mut host = Host::new(pool_spec());
