@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench soak model mutants abuse fuzz fuzz-coverage tools clean
+.PHONY: demo test story lint bench soak model mutants abuse reliability fuzz fuzz-coverage tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -21,12 +21,12 @@ story: tools
 
 # Simulated worlds with fresh seeds, ten minutes of them: `make soak ARGS="--seconds 36000"`, `make soak ARGS="--seeds 1 --from 17"`.
 soak:
-	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example soak -- \
-		--from $$(date +%s)00000 --seeds 100000 --seconds 600 --all-seen $(ARGS)
+	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example soak -- \
+		--from $$(date +%s)00000 --seeds 1000000 --seconds 600 --threads 2 --all-seen $(ARGS)
 
 # Every order of events that small pools can meet, with the real state machine: `make model ARGS="--only joining"`.
 model:
-	$(CARGO) run --release --locked --package kasm-autoscale-core --features testing --example model -- \
+	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- \
 		--at-least 10000000 $(ARGS)
 
 # Plants mistakes in the core, each of which a simulated world must find within a minute.
@@ -47,6 +47,10 @@ fuzz-coverage:
 abuse:
 	KASM_ABUSE_REQUESTS=$${KASM_ABUSE_REQUESTS:-1000000} $(CARGO) test --release --locked --package kasm-daemon \
 		--no-default-features --test abuse g_11 -- --nocapture
+
+# All of these, one after the other, and RELIABILITY.md of what they say; some twenty minutes on two cores.
+reliability:
+	sh tests/reliability.sh
 
 # Format, lints and documentation, all warnings denied.
 lint:

@@ -1,13 +1,14 @@
 //! Lives simulated worlds through, seed after seed, and tells what was seen.
 //!
 //! ```text
-//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds 1000 --from 0
-//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds 1 --from 17   # one world again
-//! cargo run --release -p kasm-autoscale-core --features testing --example soak -- --replay tests/replays/NAME.tape
+//! cargo run --profile proof -p kasm-autoscale-core --features testing --example soak -- --seeds 1000 --from 0
+//! cargo run --profile proof -p kasm-autoscale-core --features testing --example soak -- --seeds 1 --from 17   # one world again
+//! cargo run --profile proof -p kasm-autoscale-core --features testing --example soak -- --replay tests/replays/NAME.tape
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is a program for people")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -28,11 +29,13 @@ struct Options {
     report: Option<String>,
     failures: usize,
     all_seen: bool,
+    goals: bool,
     traces: bool,
 }
 
 const HELP: &str =
-    "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--traces] [--report FILE]
+    "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--goals] [--traces] [--report FILE]
+     --all-seen and --goals fail a run that has not seen everything, or has shown less than is demanded of a whole one
      [--record FILE [--shrink TRIES]]   the first failing world, as a tape, made shorter with so many tries
      [--replay FILE]                    a world from a tape";
 
@@ -60,6 +63,7 @@ fn options() -> Result<Options, String> {
             #[cfg(kasm_mutants)]
             "--mutant" => kasm_autoscale_core::testing::mutants::plant(&value()?)?,
             "--all-seen" => options.all_seen = true,
+            "--goals" => options.goals = true,
             "--traces" => options.traces = true,
             _ => return Err(format!("{word:?} is not an option\n{HELP}")),
         }
@@ -110,23 +114,27 @@ fn run(options: &Options) -> Result<(), String> {
         println!("steps a second     {:.0}", figures.steps as f64 / took.as_secs_f64() / options.threads as f64);
         println!("seeds              {} to {}, in {:.0} s", options.from, seed, took.as_secs_f64());
     }
-    let unseen = figures.unseen();
+    let (took, threads, unseen) = (started.elapsed(), options.threads, figures.unseen());
+    let shown = Shown { figures, seeds: options.from..seed, took, threads, failed: failed.len(), unseen };
     if let Some(path) = &options.report {
-        let text = report(options, &figures, seed, started.elapsed(), failed.len(), &unseen);
-        std::fs::write(path, text).map_err(|error| format!("{path}: {error}"))?;
+        std::fs::write(path, shown.page()).map_err(|error| format!("{path}: {error}"))?;
     }
     if !failed.is_empty() {
         return Err(format!("worlds of these seeds failed: {failed:?}"));
     }
-    if options.all_seen && !unseen.is_empty() {
-        return Err(format!("never seen: {}", unseen.join(", ")));
+    if options.all_seen && !shown.unseen.is_empty() {
+        return Err(format!("never seen: {}", shown.unseen.join(", ")));
+    }
+    let missed = shown.missed();
+    if options.goals && !missed.is_empty() {
+        return Err(format!("too little was shown: {}", missed.join("; ")));
     }
     Ok(())
 }
 
 /// Lives worlds on so many threads, and hands the verdicts over in the order of their seeds, until it is told `false`.
 fn in_order(
-    seeds: std::ops::Range<u64>,
+    seeds: Range<u64>,
     threads: usize,
     mut take: impl FnMut(u64, Verdict) -> Result<bool, String>,
 ) -> Result<(), String> {
@@ -162,36 +170,60 @@ fn in_order(
     })
 }
 
-/// The figures as a page: written by the run, never by hand.
-fn report(options: &Options, figures: &Figures, end: u64, took: Duration, failed: usize, unseen: &[String]) -> String {
-    let mut text = format!(
-        "# Reliability\n\nWritten by the run itself, version {}:\n\n```text\n\
-         cargo run --release -p kasm-autoscale-core --features testing --example soak -- --seeds {} --from {} --all-seen --report RELIABILITY.md\n\
-         ```\n\n| | |\n| --- | --- |\n",
-        env!("CARGO_PKG_VERSION"),
-        end - options.from,
-        options.from,
-    );
-    let mut row = |name: &str, value: String| text += &format!("| {name} | {value} |\n");
-    row("worlds, seeds", format!("{} to {}", options.from, end.saturating_sub(1)));
-    row("worlds in which an invariant was broken", failed.to_string());
-    row("simulated pool-years", format!("{:.1}", figures.pool_years()));
-    row("steps, all recounted and held against the truth", figures.steps.to_string());
-    row(
-        "steps a second, one core",
-        format!("{:.0}", figures.steps as f64 / took.as_secs_f64() / options.threads as f64),
-    );
-    row("commands carried out", figures.commands.to_string());
-    row("sessions placed", figures.placed.to_string());
-    row("machines made", figures.machines.to_string());
-    row("pools read anew after a crash or a failed save", figures.restores.to_string());
-    row("faults that made a difference", figures.faults_total().to_string());
-    row("decisions, reasons and refusals never seen", unseen.len().to_string());
-    text += "\n| fault | struck |\n| --- | --- |\n";
-    for (fault, count) in &figures.faults {
-        text += &format!("| {fault} | {count} |\n");
+/// What a run has shown, beside what is demanded of it.
+struct Shown {
+    figures: Figures,
+    seeds: Range<u64>,
+    took: Duration,
+    threads: usize,
+    failed: usize,
+    unseen: Vec<String>,
+}
+
+impl Shown {
+    fn steps_a_second(&self) -> f64 {
+        self.figures.steps as f64 / self.took.as_secs_f64() / self.threads as f64
     }
-    text
+
+    /// What a run of this size is to show: a name, what it has shown, and at least how much is demanded.
+    fn goals(&self) -> [(&'static str, f64, f64); 4] {
+        let rarest = |counts: Option<u64>| counts.unwrap_or(0) as f64;
+        [
+            ("simulated pool-years", self.figures.pool_years(), 300.0),
+            ("faults that made a difference", self.figures.faults_total() as f64, 5_000_000.0),
+            ("hits of the rarest fault", rarest(self.figures.faults.values().min().copied()), 10_000.0),
+            ("worlds in which the rarest pair of faults could meet", rarest(self.figures.rarest_pair()), 100.0),
+        ]
+    }
+
+    fn missed(&self) -> Vec<String> {
+        let missed = self.goals().into_iter().filter(|(_, shown, goal)| shown < goal);
+        missed.map(|(name, shown, goal)| format!("{name}: {shown:.1} of {goal}")).collect()
+    }
+
+    /// The figures as a part of a page: written by the run, never by hand.
+    fn page(&self) -> String {
+        let figures = &self.figures;
+        let mut text = String::from("| | | at least |\n| --- | ---: | ---: |\n");
+        let mut row = |name: &str, value: String, goal: &str| text += &format!("| {name} | {value} | {goal} |\n");
+        row("worlds, one for each seed", format!("{} to {}", self.seeds.start, self.seeds.end.saturating_sub(1)), "");
+        row("worlds in which an invariant was broken", self.failed.to_string(), "");
+        row("decisions, reasons, refusals, moves and faults never seen", self.unseen.len().to_string(), "");
+        for (name, shown, goal) in self.goals() {
+            row(name, format!("{shown:.0}"), &format!("{goal:.0}"));
+        }
+        row("steps, all recounted and held against the truth", figures.steps.to_string(), "");
+        row("steps a second on each of the cores", format!("{:.0}", self.steps_a_second()), "200000");
+        row("commands carried out", figures.commands.to_string(), "");
+        row("sessions placed", figures.placed.to_string(), "");
+        row("machines made", figures.machines.to_string(), "");
+        row("pools read anew after a crash or a failed save", figures.restores.to_string(), "");
+        text += "\n| fault | struck |\n| --- | ---: |\n";
+        for (fault, count) in &figures.faults {
+            text += &format!("| {fault} | {count} |\n");
+        }
+        text
+    }
 }
 
 fn record(seed: u64, invariant: &str, tries: usize, path: &str) -> Result<(), String> {

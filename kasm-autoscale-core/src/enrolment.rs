@@ -151,7 +151,7 @@ impl State {
     /// A listing has shown an object of a server that does not know its own. One that looks for it in order to remove it has
     /// found it, also where looking it up does not say which of several it is.
     pub(crate) fn computer_shown(&mut self, id: ServerId, computer: &ComputerRef) {
-        if let Phase::Unenrolling { .. } = self.servers[&id].phase {
+        if matches!(self.servers[&id].phase, Phase::Unenrolling { .. }) && !planted!("shown-object-not-taken") {
             self.computer_known(id, computer.clone());
         }
     }
@@ -254,6 +254,8 @@ impl State {
     fn computer_not_found(&mut self, id: ServerId, began: Timestamp) {
         let server = &self.servers[&id];
         let Phase::Unenrolling { call: UnenrollCall::Locate { absent_from }, .. } = server.phase else { return };
+        // As for machines: this process must have seen the lag pass.
+        let absent_from = absent_from.max(server.enrolled_at + self.directory_lag(server));
         if began >= absent_from {
             self.remove_server(id, None);
             return;

@@ -214,12 +214,16 @@ impl State {
         let server = &self.servers[&id];
         let lag = self.visibility_lag(server);
         let now = self.now;
+        // Whatever was written before this process began, it has to see for itself that the lag passes: the host's clock may
+        // have been set forward meanwhile.
+        let known_long_enough = server.named_at + lag;
         match &server.phase {
             Phase::Creating { call: CreateCall::Unsure { since, .. }, .. } => {
-                if began >= *since + lag || planted!("lag-skipped") {
+                let proof = known_long_enough.max(*since + lag);
+                if began >= proof || planted!("lag-skipped") {
                     self.machine_gone(id, Some(DeleteReason::NotMade));
                 } else {
-                    let again = (*since + lag).min(now + self.poll_busy(id));
+                    let again = proof.min(now + self.poll_busy(id));
                     self.edit_server(id, |server| {
                         if let Phase::Creating { call: CreateCall::Unsure { find_at, .. }, .. } = &mut server.phase {
                             *find_at = again;
@@ -227,17 +231,18 @@ impl State {
                     });
                 }
             }
-            Phase::Deleting { call: DeleteCall::Locate { absent_from }, .. } if began >= *absent_from => {
-                self.machine_gone(id, None)
-            }
-            Phase::Deleting { call: DeleteCall::Confirm { .. }, .. } if began >= server.named_at + lag => {
-                self.machine_gone(id, None)
-            }
             Phase::Deleting { call, .. } => {
-                let proof =
-                    if let DeleteCall::Locate { absent_from } = call { *absent_from } else { server.named_at + lag };
-                let again = proof.min(now + self.poll_busy(id)).max(now);
-                self.edit_deletion(id, |_, _, next_at| *next_at = again);
+                let proof = match call {
+                    DeleteCall::Locate { absent_from } => known_long_enough.max(*absent_from),
+                    _ => known_long_enough,
+                };
+                let may_prove = matches!(call, DeleteCall::Locate { .. } | DeleteCall::Confirm { .. });
+                if may_prove && began >= proof {
+                    self.machine_gone(id, None);
+                } else {
+                    let again = proof.min(now + self.poll_busy(id)).max(now);
+                    self.edit_deletion(id, |_, _, next_at| *next_at = again);
+                }
             }
             _ => {}
         }

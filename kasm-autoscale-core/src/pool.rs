@@ -109,8 +109,9 @@ impl Pool {
     /// Before the step is given out it is held against the invariants. Where one does not hold, what the step would make or
     /// delete for its config stays here, and the config is frozen: see [`What::Frozen`](crate::report::What::Frozen).
     ///
-    /// If `now` lies before an instant the pool has seen, it counts as that instant. The batch must be saved before the next
-    /// step.
+    /// `now` is to come from a clock that runs on evenly as long as this pool lives, such as wall-clock time at its start and
+    /// monotonic time from there on: that nothing has been seen for so long is a proof only if so much time has passed. If it
+    /// lies before an instant the pool has seen, it counts as that instant. The batch must be saved before the next step.
     pub fn step(&mut self, now: Timestamp, inputs: impl IntoIterator<Item = Input>) -> Batch {
         let state = &mut self.state;
         state.now = state.now.max(now.min(Timestamp::LATEST));

@@ -63,7 +63,8 @@ pub struct Server {
     /// How many complete listings in a row did not show its machine.
     #[serde(skip)]
     pub(crate) absent: u8,
-    /// When this process learnt of its machine: it may be missing from what the provider shows for a while after that.
+    /// When this process learnt of its machine, or read its row: the machine may be missing from what the provider shows for a
+    /// while after that.
     #[serde(skip)]
     pub(crate) named_at: Timestamp,
     /// The same of its computer object.

@@ -133,8 +133,8 @@ async fn every_kind_of_spoilt_row_is_found_by_its_number() {
             }),
         ),
         (
-            "numbers are never used twice",
-            "srv-4, next is 2",
+            "I-30 rows make a pool",
+            "row server/2 has a number that the pool has not given out: the next one is 2",
             Box::new(|path| {
                 edit(path, RowKey::Pool, |value| value["next_server"] = json!(2));
             }),

@@ -127,6 +127,7 @@ impl Model for PoolModel {
             holds!("I-20, I-21, I-23 forgotten only when nothing is left", Broken::Forgotten),
             holds!("I-24 what is ready is there", Broken::NotThere),
             holds!("I-31 what was promised is kept", Broken::Promise),
+            holds!("the pool's own guard finds nothing", Broken::Frozen),
             Property::always("the pool adds up", |_: &Self, node: &Node| node.pool.check().is_ok()),
             Property::always("I-16, I-17 it comes to rest and stays there", |model: &Self, node: &Node| {
                 node.broken.is_some() || model.comes_to_rest(node)

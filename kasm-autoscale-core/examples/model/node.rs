@@ -133,7 +133,7 @@ impl Node {
             digest: 0,
         };
         let configs = plan.configs.iter().map(|config| Fact::ConfigSet(Box::new(config.clone())));
-        node.step(introductions().into_iter().chain(configs));
+        node.step(introductions(plan).into_iter().chain(configs));
         node.digest = node.digested();
         node
     }
@@ -258,7 +258,7 @@ impl Node {
             Act::Delete(at) => self.step([Fact::DeleteAsked { server: self.nth_server(at), force: false }]),
             Act::Switch(at) => self.switch(&plan.configs[at]),
             Act::Remove(at) => self.step([Fact::ConfigRemoved(plan.configs[at].name.clone())]),
-            Act::Crash => self.crash(),
+            Act::Crash => self.crash(plan),
         }
     }
 
@@ -313,7 +313,7 @@ impl Node {
         self.step([Fact::ConfigSet(Box::new(ConfigSpec { enabled, ..known }))]);
     }
 
-    fn crash(&mut self) {
+    fn crash(&mut self, plan: &Plan) {
         for flight in std::mem::take(&mut self.flights) {
             if flight.call.changes() {
                 let until = flight.sent_at + TIMEOUT;
@@ -322,7 +322,7 @@ impl Node {
         }
         let rows = self.store.values().map(|row| Row::clone(row));
         self.pool = Pool::restore(rows, self.now).expect("what was saved can be restored");
-        self.step(introductions());
+        self.step(introductions(plan));
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Plan {
     pub(crate) by_operation: bool,
     /// Whether a create may be refused for want of capacity.
     pub(crate) refusals: bool,
-    /// So many transitions it has at least, as was counted when it was written.
+    /// So many transitions it has at least: a tenth less than were counted, so that it does not shrink without being noticed.
     pub(crate) transitions_min: usize,
     /// Whether it is part of the short run.
     pub(crate) short: bool,
@@ -66,8 +66,9 @@ pub(crate) fn pool_spec() -> PoolSpec {
     spec
 }
 
-/// What a host says first after a start.
-pub(crate) fn introductions() -> Vec<Fact> {
+/// What a host says first after a start. A directory that nobody joins would only be listed, which tells states apart that are
+/// otherwise alike.
+pub(crate) fn introductions(plan: &Plan) -> Vec<Fact> {
     let known = |name: &&str| {
         let capabilities = Capabilities {
             kind: "model",
@@ -87,7 +88,9 @@ pub(crate) fn introductions() -> Vec<Fact> {
         poll_idle: 3 * GRAIN,
         call_timeout: TIMEOUT,
     };
-    PROVIDERS.iter().map(known).chain([Fact::DirectoryKnown("corp".parse().unwrap(), corp)]).collect()
+    let joins = plan.configs.iter().any(|config| config.domain_join.is_some());
+    let corp = joins.then(|| Fact::DirectoryKnown("corp".parse().unwrap(), corp));
+    PROVIDERS.iter().map(known).chain(corp).collect()
 }
 
 pub(crate) fn all() -> Vec<Plan> {
@@ -106,26 +109,50 @@ pub(crate) fn all() -> Vec<Plan> {
     vec![
         Plan {
             budget: budget(2, 2, 0, 0),
+            transitions_min: 900_000,
             ..plan("making", vec![config("first", "aws", json!({ "minimum_available_sessions": 2 }))])
         },
-        Plan { users: 3, ..plan("sessions", vec![config("first", "aws", json!({ "max_sessions_per_server": 2 }))]) },
-        Plan { users: 1, ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))]) },
+        Plan {
+            users: 3,
+            transitions_min: 1_500_000,
+            short: false,
+            ..plan("sessions", vec![config("first", "aws", json!({ "max_sessions_per_server": 2 }))])
+        },
+        Plan {
+            users: 2,
+            transitions_min: 3_700_000,
+            short: false,
+            ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))])
+        },
         Plan {
             refusals: true,
             budget: budget(2, 2, 0, 0),
+            transitions_min: 3_100_000,
+            short: false,
             ..plan("fallback", vec![config("first", "aws", json!({})), config("second", "azure", json!({}))])
         },
-        Plan { budget: budget(2, 2, 0, 0), ..plan("joining", vec![config("first", "aws", joins)]) },
+        Plan {
+            budget: budget(2, 2, 0, 0),
+            transitions_min: 2_800_000,
+            ..plan("joining", vec![config("first", "aws", joins.clone())])
+        },
+        Plan {
+            budget: budget(1, 0, 0, 1),
+            transitions_min: 60_000,
+            ..plan("leaving", vec![config("first", "aws", joins)])
+        },
         Plan {
             by_operation: true,
             users: 1,
             budget: budget(0, 1, 0, 2),
+            transitions_min: 220_000,
             ..plan("wishes", vec![config("first", "aws", json!({ "max_servers": 1 }))])
         },
         Plan {
             by_operation: true,
             users: 1,
-            budget: budget(1, 1, 1, 0),
+            budget: budget(1, 1, 2, 0),
+            transitions_min: 400_000,
             ..plan("mishaps", vec![config("first", "aws", json!({ "max_servers": 1 }))])
         },
     ]

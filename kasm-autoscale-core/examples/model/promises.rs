@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kasm_autoscale_core::id::ServerId;
 use kasm_autoscale_core::input::{Answer, Fact, Input};
+use kasm_autoscale_core::report::What;
 use kasm_autoscale_core::row::Write;
 use kasm_autoscale_core::server::PhaseKind;
 use kasm_autoscale_core::session::{EndReason, SessionState};
@@ -29,6 +30,8 @@ pub(crate) enum Broken {
     NotThere,
     /// I-31 a session that was promised is kept.
     Promise,
+    /// The pool itself has found that something does not hold, and has frozen a config.
+    Frozen,
 }
 
 impl Node {
@@ -58,6 +61,9 @@ impl Node {
             if let Answer::Session(id) = answer {
                 self.promised.push(*id);
             }
+        }
+        if outputs.events.iter().any(|event| matches!(event.what, What::Frozen { .. })) {
+            self.broken = Some(Broken::Frozen);
         }
         self.expect_forgotten_rightly(&before);
         self.expect_there();

@@ -7,7 +7,8 @@
 //! - **One request, one object.** [`ensure_computer`](Directory::ensure_computer) is repeatable: an object of this server that
 //!   is there is answered as it is, its password unchanged, since a second password would break a machine that joins.
 //! - **Nothing is answered from memory.** Whether a machine has joined, and what is there, is read each time.
-//! - **Deleting nothing is success**, and an object is deleted by its own identity, not by its name.
+//! - **Deleting nothing is success**, and an object is deleted by its own identity, not by its name. Within the visibility lag of
+//!   an object a controller that does not know it yet may say that it is gone: whoever asks does so again after that.
 //! - **The password goes nowhere but into the object**, over a connection that is encrypted and verified; it stands in no
 //!   error, `Debug` or log line.
 //! - **Errors say what may be done next**: a kind, a scope and a certainty, as a provider's do.

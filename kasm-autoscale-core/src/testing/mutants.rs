@@ -34,6 +34,7 @@ pub const ALL: &[&str] = &[
     "object-not-looked-for",
     "partial-computer-list-is-complete",
     "removal-believed-too-early",
+    "shown-object-not-taken",
     "unused-directories-forgotten",
 ];
 

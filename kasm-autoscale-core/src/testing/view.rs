@@ -129,6 +129,7 @@ impl View<'_, '_> {
         self.backoff(memory.boot.as_ref().map(|backoff| (0, backoff)));
         let (failed, of) = memory.fates.failed_of();
         self.put(u64::from(failed) << 8 | u64::from(of));
+        self.flag(memory.freeze.is_some());
         self.put(memory.loss.as_ref().map_or(0, |loss| 1 + u64::from(loss.acknowledged)));
         match memory.surplus {
             Some(surplus) => {
@@ -280,6 +281,8 @@ impl View<'_, '_> {
             self.at(known.list_at);
             self.busy(known.listing);
             self.put(u64::from(known.failures.min(TRIES_MAX)));
+            self.at_if(known.unused_since.filter(|_| !known.clear));
+            self.flag(known.clear);
             for (computer, orphan) in &known.orphans {
                 self.orphan(&computer.0, orphan);
             }

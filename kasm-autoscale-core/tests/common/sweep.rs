@@ -173,8 +173,12 @@ impl Story {
             }
         }
         for event in &outputs.events {
-            if let What::SessionOver { session, .. } = &event.what {
-                sweep.promised.remove(session);
+            match &event.what {
+                What::SessionOver { session, .. } => {
+                    sweep.promised.remove(session);
+                }
+                What::Frozen { .. } => panic!("{}", event.what),
+                _ => {}
             }
         }
         for command in &outputs.commands {

@@ -29,15 +29,15 @@ pub(crate) fn one<'a, T: ?Sized>(entropy: &mut Seeded, all: &'a [&'a T]) -> &'a 
 }
 
 /// What a schema describes, small. No combination of what it draws makes machines.
-pub(crate) fn sample(schemas: &Value, schema: &Value, entropy: &mut Seeded, depth: u32) -> Value {
+pub(crate) fn sample(schemas: &Value, schema: &Value, entropy: &mut Seeded) -> Value {
     if let Some(target) = schema["$ref"].as_str() {
         let name = target.rsplit('/').next().unwrap();
-        return sample(schemas, &schemas[name], entropy, depth + 1);
+        return sample(schemas, &schemas[name], entropy);
     }
     for choice in ["oneOf", "anyOf", "allOf"] {
         if let Some(all) = schema[choice].as_array() {
             let all: Vec<&Value> = all.iter().collect();
-            return sample(schemas, one(entropy, &all), entropy, depth + 1);
+            return sample(schemas, one(entropy, &all), entropy);
         }
     }
     let kind = schema["type"].as_array().map_or(&schema["type"], |kinds| &kinds[0]);
@@ -48,12 +48,12 @@ pub(crate) fn sample(schemas: &Value, schema: &Value, entropy: &mut Seeded, dept
             for (name, field) in schema["properties"].as_object().into_iter().flatten() {
                 if required.contains(&json!(name)) || entropy.pick(3) == 0 {
                     let value = named(name, entropy);
-                    object.insert(name.clone(), value.unwrap_or_else(|| sample(schemas, field, entropy, depth + 1)));
+                    object.insert(name.clone(), value.unwrap_or_else(|| sample(schemas, field, entropy)));
                 }
             }
             object.into()
         }
-        Some("array") => (0..entropy.pick(3)).map(|_| sample(schemas, &schema["items"], entropy, depth + 1)).collect(),
+        Some("array") => (0..entropy.pick(3)).map(|_| sample(schemas, &schema["items"], entropy)).collect(),
         Some("string") => json!(one(entropy, &["10m", "x", "30s", "default"])),
         Some("integer" | "number") => json!(entropy.pick(3)),
         Some("boolean") => json!(entropy.pick(2) == 0),

@@ -124,15 +124,17 @@ async fn g_11_hostile_requests_harm_nobody() {
     let slow = sloths.await.unwrap();
     let (after, sent) = (resident(), tally.sent.load(Ordering::Relaxed));
 
-    for (kind, count) in tally.kinds.lock().unwrap().iter() {
-        eprintln!("{count:>9}  {kind}");
-    }
     let growth = after * 100 / warm.max(1);
-    eprintln!("hostile requests   {sent} (seed {seed})");
-    eprintln!("good ones between  {served}");
-    eprintln!("slow connections   {slow}");
-    eprintln!("memory             {warm} KiB after a tenth, {after} KiB at the end: {growth} %");
-    let broken = tally.broken.lock().unwrap();
+    tell(
+        &tally,
+        &[
+            ("hostile requests", format!("{sent} (seed {seed})")),
+            ("good ones between", served.to_string()),
+            ("slow connections", slow.to_string()),
+            ("memory", format!("{warm} KiB after a tenth, {after} KiB at the end: {growth} %")),
+        ],
+    );
+    let broken = std::mem::take(&mut *tally.broken.lock().unwrap());
     assert!(broken.is_empty(), "{} promises broken, the first: {:#?}", broken.len(), &broken[..broken.len().min(5)]);
     assert_eq!(panics.load(Ordering::Relaxed), 0, "panics");
     assert!(sent >= wanted, "{sent} of {wanted} were sent");
@@ -144,6 +146,17 @@ async fn g_11_hostile_requests_harm_nobody() {
         let checked = pool.look(|pool| (pool.check(), pool.report())).await.unwrap();
         assert_eq!(checked.0, Ok(()), "{}", pool.name());
         assert!(checked.1.configs.iter().all(|config| config.freeze.is_none()), "{:?}", checked.1);
+    }
+}
+
+/// What was sent and how it was answered, for whoever runs it with `--nocapture`.
+#[allow(clippy::print_stderr, reason = "figures are what the long run is for")]
+fn tell(tally: &Tally, figures: &[(&str, String)]) {
+    for (kind, count) in tally.kinds.lock().unwrap().iter() {
+        eprintln!("{count:>9}  {kind}");
+    }
+    for (name, figure) in figures {
+        eprintln!("{name:<18} {figure}");
     }
 }
 

@@ -215,7 +215,7 @@ impl Draw {
         }
         target += &self.query(operation);
         let body = operation.body.as_ref().map(|schema| {
-            let value = sample(&self.api.schemas, schema, &mut self.entropy, 0);
+            let value = sample(&self.api.schemas, schema, &mut self.entropy);
             spoilt(value, &mut self.entropy)
         });
         let (spoilt, body) = body.map_or(("a request", None), |(kind, body)| (kind, Some(body)));
@@ -284,7 +284,7 @@ impl Draw {
     fn strange_method(&mut self, operation: &Operation) -> Hostile {
         let method = one(&mut self.entropy, &["PATCH", "OPTIONS", "TRACE", "BREW", "PROPFIND", "get", "CONNECTX"]);
         let who = self.who();
-        let target = operation.path.replace('{', "").replace('}', "");
+        let target = operation.path.replace(['{', '}'], "");
         let bytes = self.message(method, &target, who, None);
         Hostile { bytes, method: method.into(), kind: "a strange method", allowed: Allowed::Refusal }
     }

@@ -252,7 +252,7 @@ async fn s_20_and_s_21_strangers_and_browsers_are_told_nothing() {
     let reply = preflight.header("access-control-request-method", "POST").send().await;
     assert_eq!(reply.status, 405);
     for reply in [reply, health] {
-        for (name, _) in &reply.headers {
+        for name in reply.headers.keys() {
             assert!(!name.starts_with("access-control") && name != "set-cookie" && name != "server", "{name}");
         }
         assert_eq!(reply.header("content-security-policy"), "default-src 'none'; frame-ancestors 'none'");

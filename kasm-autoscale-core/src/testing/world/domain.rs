@@ -66,12 +66,22 @@ pub(super) struct Domain {
     /// Empty while there is no trouble.
     pub(super) rates: BTreeMap<DomainTrouble, u32>,
     pub(super) noted: Noted,
+    /// When the host stops waiting for the enrolment that it carries out now.
+    pub(super) given_up_at: Timestamp,
     /// When each pool was last shown that nothing of it is there.
     pub(super) cleared_at: BTreeMap<PoolId, Timestamp>,
     /// Objects that an admin has deleted.
     pub(super) meddled: BTreeSet<ComputerRef>,
     /// Enrolments that will have their effect without anybody waiting for it.
-    pending: BTreeMap<(Timestamp, u64), (Computer, String)>,
+    pending: BTreeMap<(Timestamp, u64), Pending>,
+}
+
+/// An enrolment that will have its effect when nobody waits for it any more, or just before.
+#[derive(Debug)]
+struct Pending {
+    computer: Computer,
+    password: String,
+    given_up_at: Timestamp,
 }
 
 /// Whether a call changes something.
@@ -98,6 +108,7 @@ impl Domain {
             quota_until: Timestamp::default(),
             rates: BTreeMap::new(),
             noted: Noted::default(),
+            given_up_at: Timestamp::default(),
             cleared_at: BTreeMap::new(),
             meddled: BTreeSet::new(),
             pending: BTreeMap::new(),
@@ -114,10 +125,11 @@ impl Domain {
     pub(super) fn reach(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
         while let Some(entry) = self.pending.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let ((at, _), (computer, password)) = entry.remove_entry();
+            let ((at, _), pending) = entry.remove_entry();
             let controller = self.any_controller();
+            self.given_up_at = pending.given_up_at;
             // Nobody hears what came of it.
-            drop(self.make(controller, at, &computer, &password));
+            drop(self.make(controller, at, &pending.computer, &pending.password));
         }
     }
 
@@ -225,7 +237,8 @@ impl Domain {
         if self.strikes(DomainTrouble::LateEffect) {
             let at = self.now + Duration::from_secs(self.entropy.range(1..=7200));
             let number = self.pending.len() as u64;
-            self.pending.insert((at, number), (computer.clone(), password.to_string()));
+            let (computer, password) = (computer.clone(), password.to_string());
+            self.pending.insert((at, number), Pending { computer, password, given_up_at: self.given_up_at });
             return Err(Bad::Hang);
         }
         let unclear = self.strikes(DomainTrouble::Unclear);
@@ -276,9 +289,8 @@ impl Domain {
 
     fn insert(&mut self, controller: usize, at: Timestamp, computer: &Computer, password: &str) -> ComputerRef {
         let made = self.spread(controller, at);
-        let is_late = made.iter().any(|known_at| *known_at > at + self.climate.lag);
+        let is_late = at > self.given_up_at || made.iter().any(|known_at| *known_at > at + self.climate.lag);
         let reference = self.forest.insert(Object {
-            made_at: at,
             made,
             beyond: is_late,
             late: is_late,
@@ -296,7 +308,6 @@ impl Domain {
             marker,
             name: name.to_string(),
             password: None,
-            made_at: self.now,
             made: [self.now; CONTROLLERS_MAX],
             joined_at: None,
             joined: NEVER,

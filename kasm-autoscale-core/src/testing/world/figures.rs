@@ -142,6 +142,11 @@ impl Figures {
         Duration::from_millis(self.pool_millis).as_secs_f64() / (365.25 * 86_400.0)
     }
 
+    /// In how many worlds the pair of faults that is rarest could occur together.
+    pub fn rarest_pair(&self) -> Option<u64> {
+        self.pairs.values().min().copied()
+    }
+
     /// Faults that struck, of all classes.
     pub fn faults_total(&self) -> u64 {
         self.faults.values().sum()

@@ -407,7 +407,7 @@ impl World {
         let is_used = pool.configs().any(|spec| spec.provider == cloud.name);
         let mut on_it = pool.servers().filter(|server| pool.born_with(server).provider == cloud.name);
         let is_servers = on_it.any(|server| server.machine.as_ref() == Some(&made.reference));
-        made.late && !is_used && !is_servers
+        (made.late || made.lied_about) && !is_used && !is_servers
     }
 
     fn is_marked(&self, cloud: usize, reference: &crate::ports::MachineRef) -> bool {

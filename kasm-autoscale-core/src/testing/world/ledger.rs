@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::super::cloud::SimMachine;
 use super::super::lock::locked;
 use super::sky::Sky;
-use crate::id::{ConfigId, ServerId, ServerKey, SessionId};
+use crate::id::{CommandId, ConfigId, ServerId, ServerKey, SessionId};
 use crate::ports::MachineRef;
 use crate::server::{DrainReason, PhaseKind};
 use crate::time::Timestamp;
@@ -28,8 +28,6 @@ pub(super) struct Asked {
 pub(super) struct Enrolment {
     /// Which domain of the world.
     pub(super) domain: usize,
-    /// When the caller has stopped waiting, the last time it asked.
-    pub(super) given_up_at: Timestamp,
     /// With which password.
     pub(super) password: Option<String>,
     /// Whether an object has come to be.
@@ -46,6 +44,8 @@ pub(super) struct Made {
     pub(super) beyond: bool,
     /// Whether it came after its request had been given up.
     pub(super) late: bool,
+    /// Whether its cloud has said that it is not there, or that it is deleted.
+    pub(super) lied_about: bool,
 }
 
 /// A user on a machine.
@@ -78,6 +78,8 @@ pub(super) struct Ledger {
     pub(super) over: BTreeMap<SessionId, Timestamp>,
     /// Servers whose computer objects were asked for.
     pub(super) enrolments: BTreeMap<ServerId, Enrolment>,
+    /// When the host stops waiting for enrolments that have left.
+    pub(super) enrol_until: BTreeMap<CommandId, Timestamp>,
     /// When the last server of this pool left each domain.
     pub(super) left_domain_at: BTreeMap<usize, Timestamp>,
     /// Machines that will join a domain, or have.
@@ -103,6 +105,7 @@ impl Ledger {
                 config: asked.config,
                 beyond: late || !made.is_empty(),
                 late,
+                lied_about: false,
             });
         }
         new
@@ -110,11 +113,17 @@ impl Ledger {
 
     /// No contract answers for this machine any more.
     pub(super) fn put_beyond(&mut self, cloud: usize, reference: &MachineRef) {
-        for made in self.made.values_mut().flatten() {
-            if made.cloud == cloud && made.reference == *reference {
-                made.beyond = true;
-            }
-        }
+        self.made_as(cloud, reference).for_each(|made| made.beyond = true);
+    }
+
+    /// Its cloud has said what is not so, and no contract answers for it any more.
+    pub(super) fn lied_about(&mut self, cloud: usize, reference: &MachineRef) {
+        self.made_as(cloud, reference).for_each(|made| (made.beyond, made.lied_about) = (true, true));
+    }
+
+    fn made_as(&mut self, cloud: usize, reference: &MachineRef) -> impl Iterator<Item = &mut Made> {
+        let all = self.made.values_mut().flatten();
+        all.filter(move |made| made.cloud == cloud && made.reference == *reference)
     }
 
     /// Forgets the machines that are gone.

@@ -236,6 +236,7 @@ impl World {
     /// What a command does in the world.
     fn performed(&mut self, index: usize, command: &Command) -> Result<Option<Outcome>, Broken> {
         self.figures.commands += 1;
+        self.domains_will_act(index, command);
         let outcome = self.sky.perform(self.now, self.hosts[index].id, command);
         for number in 0..self.sky.clouds.len() {
             let mut cloud = locked(&self.sky.clouds[number]);
@@ -246,7 +247,7 @@ impl World {
             drop(cloud);
             for machine in lied {
                 for host in &mut self.hosts {
-                    host.ledger.put_beyond(number, &machine);
+                    host.ledger.lied_about(number, &machine);
                 }
             }
         }
@@ -352,6 +353,21 @@ impl World {
         let away = if self.strikes(Trouble::Downtime) { self.net.range(600..=14_400) } else { self.net.range(1..=60) };
         self.at(self.now + Duration::from_secs(away), Due::Returns { pool: index });
         Ok(())
+    }
+
+    /// A process reads the clock once, when it starts, and counts on from there: that nothing has been seen for so long is a
+    /// proof of absence only if so much time has passed.
+    pub(super) fn clock_is_right(&mut self, index: usize) -> Sound {
+        let host = &mut self.hosts[index];
+        if host.behind.is_zero() {
+            return Ok(());
+        }
+        host.behind = Duration::ZERO;
+        if host.pool.is_none() {
+            return Ok(());
+        }
+        self.note(index, Note::Word("the host starts anew, its clock is right again"));
+        self.dies(index)
     }
 
     pub(super) fn returns(&mut self, index: usize) -> Sound {

@@ -95,7 +95,7 @@ enum Due {
     Fate,
     /// A host that died comes back.
     Returns { pool: usize },
-    /// Its clock is right again.
+    /// Its clock is right again, which it sees when it starts anew.
     ClockRight { pool: usize },
 }
 
@@ -305,7 +305,7 @@ impl World {
         self.run(HOUR)?;
         self.trouble_begins();
         self.run(self.weather.faults_for)?;
-        self.trouble_ends();
+        self.trouble_ends()?;
         if self.weather.ends_suddenly {
             self.remove_all();
             self.run(24 * HOUR)?;
@@ -313,7 +313,11 @@ impl World {
         }
         self.set_all();
         self.run(2 * HOUR)?;
-        self.expect_supplied()?;
+        if self.expect_supplied().is_err() {
+            // A session whose user has vanished may have ended just now, and another server may be on its way for that.
+            self.run(HOUR / 2)?;
+            self.expect_supplied()?;
+        }
         self.run(10 * HOUR)?;
         self.expect_at_rest()?;
         self.is_silent = true;
@@ -365,7 +369,7 @@ impl World {
         }
     }
 
-    fn trouble_ends(&mut self) {
+    fn trouble_ends(&mut self) -> Sound {
         self.has_trouble = false;
         self.note(0, Note::Word("all trouble ends"));
         for cloud in &self.sky.clouds {
@@ -380,12 +384,13 @@ impl World {
             domain.heal();
         }
         for pool in 0..self.hosts.len() {
-            self.hosts[pool].behind = Duration::ZERO;
+            self.clock_is_right(pool)?;
             if self.hosts[pool].pool.is_none() {
                 self.at(self.now, Due::Returns { pool });
             }
         }
         self.users_go_home();
+        Ok(())
     }
 
     fn set_all(&mut self) {
@@ -478,7 +483,7 @@ impl World {
             Due::Helped { domain, object } => self.helped(domain, &object),
             Due::Operator { .. } | Due::Fate | Due::Admin => {}
             Due::Returns { pool } => self.returns(pool)?,
-            Due::ClockRight { pool } => self.hosts[pool].behind = Duration::ZERO,
+            Due::ClockRight { pool } => self.clock_is_right(pool)?,
         }
         Ok(())
     }

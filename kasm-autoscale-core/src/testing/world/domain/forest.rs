@@ -27,7 +27,6 @@ pub(in super::super) struct Object {
     pub(in super::super) name: String,
     /// The password with which a machine can join; `None`: somebody else made it.
     pub(in super::super) password: Option<String>,
-    pub(in super::super) made_at: Timestamp,
     pub(in super::super) made: Spread,
     /// When a machine took the password over.
     pub(in super::super) joined_at: Option<Timestamp>,

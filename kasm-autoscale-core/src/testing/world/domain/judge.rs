@@ -34,11 +34,9 @@ impl World {
         let Some(domain) = self.sky.domains.iter().position(|domain| locked(domain).name == enroll.directory) else {
             return Ok(false);
         };
-        let given_up_at = self.now + command.timeout;
+        host.ledger.enrol_until.insert(command.id, self.now + command.timeout);
         let is_first = !host.ledger.enrolments.contains_key(&id);
-        let fresh = Enrolment { domain, given_up_at, password: None, made: false };
-        let known = host.ledger.enrolments.entry(id).or_insert(fresh);
-        known.given_up_at = known.given_up_at.max(given_up_at);
+        host.ledger.enrolments.entry(id).or_insert(Enrolment { domain, password: None, made: false });
         Ok(is_first)
     }
 
@@ -49,6 +47,17 @@ impl World {
     }
 
     // --- calls, when they have reached their domain ---
+
+    /// Tells domains how long a command that reaches them now is waited for.
+    pub(in super::super) fn domains_will_act(&mut self, index: usize, command: &Command) {
+        if let Some(given_up_at) = self.hosts[index].ledger.enrol_until.remove(&command.id) {
+            self.sky.domains.iter().for_each(|domain| {
+                let mut domain = locked(domain);
+                domain.reach(self.now);
+                domain.given_up_at = given_up_at;
+            });
+        }
+    }
 
     pub(in super::super) fn domains_have_acted(&mut self, index: usize) -> Sound {
         self.strikes_of_domains();
@@ -100,15 +109,12 @@ impl World {
     }
 
     fn judge_made(&mut self, number: usize, reference: &ComputerRef) -> Sound {
-        let mut domain = locked(&self.sky.domains[number]);
-        let Some(object) = domain.forest.get_mut(reference) else { return Ok(()) };
+        let domain = locked(&self.sky.domains[number]);
+        let Some(object) = domain.forest.get(reference) else { return Ok(()) };
         let Some((pool, id)) = server_of(object) else { return Ok(()) };
         let Some(host) = self.hosts.iter_mut().find(|host| host.id == pool) else { return Ok(()) };
         let Some(enrolment) = host.ledger.enrolments.get_mut(&id) else { return Ok(()) };
         enrolment.made = true;
-        if object.made_at > enrolment.given_up_at {
-            (object.beyond, object.late) = (true, true);
-        }
         // Its row was given up as absent while the request could still have its effect.
         let early = !object.beyond && !host.ledger.phases.contains_key(&id);
         expect(!early, "I-23 absence is not concluded while an enrolment is under way", || {

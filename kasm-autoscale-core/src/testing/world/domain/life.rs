@@ -25,7 +25,7 @@ const TRIES_MAX: u32 = 60;
 
 /// A machine needs this much more time until it is ready: it may have to wait until every controller knows its object, and the
 /// controller that is asked learns late that it has joined.
-const JOIN_SECS: u64 = 600;
+const JOIN_SECS: u64 = 900;
 
 impl World {
     /// Makes some configs join a domain.
@@ -77,6 +77,9 @@ impl World {
             let all = cloud.sim.machines_of(&uuid).filter(|machine| machine.is_ours());
             all.filter_map(|machine| Some((machine.reference.clone(), machine.booted_at?))).collect()
         };
+        if !new.is_empty() && self.strikes_in(domain, DomainTrouble::ObjectRenamed) {
+            self.renames(domain, &key);
+        }
         for (machine, booted_at) in new {
             if !self.hosts[index].ledger.joining.insert((cloud, machine.clone())) {
                 continue;
@@ -90,6 +93,15 @@ impl World {
             self.at(booted_at + script, due);
         }
         Ok(())
+    }
+
+    /// An admin gives the object of a server another name, so that its machine does not find it.
+    fn renames(&mut self, domain: usize, key: &ServerKey) {
+        let (mut domain, uuid) = (locked(&self.sky.domains[domain]), key.uuid());
+        for object in domain.forest.objects_mut().filter(|object| object.exists() && object.is_of(key, &uuid)) {
+            self.figures.struck(DomainTrouble::ObjectRenamed.as_str());
+            object.name.push_str("-was");
+        }
     }
 
     pub(in super::super) fn guest_joins(
@@ -163,7 +175,7 @@ impl World {
     // --- admins ---
 
     pub(in super::super) fn admin_acts(&mut self) {
-        const ACTS: [DomainTrouble; 10] = [
+        const ACTS: [DomainTrouble; 9] = [
             DomainTrouble::ControllerDown,
             DomainTrouble::Outage,
             DomainTrouble::Hang,
@@ -173,9 +185,8 @@ impl World {
             DomainTrouble::ForeignObject,
             DomainTrouble::ObjectRemoved,
             DomainTrouble::ObjectMoved,
-            DomainTrouble::ObjectRenamed,
         ];
-        let next = Duration::from_secs(self.admins.range(60..=1200));
+        let next = Duration::from_secs(self.admins.range(60..=600));
         self.at(self.now + next, Due::Admin);
         let trouble = ACTS[usize::try_from(self.admins.pick(ACTS.len() as u64)).unwrap_or(0)];
         let index = usize::try_from(self.admins.pick(self.sky.domains.len() as u64)).unwrap_or(0);
@@ -186,7 +197,7 @@ impl World {
         if !self.admins.chance(rate) {
             return;
         }
-        let until = self.now + Duration::from_secs(self.admins.range(60..=7200));
+        let until = self.now + Duration::from_secs(self.admins.range(60..=2400));
         match trouble {
             DomainTrouble::ControllerDown => {
                 let controller = self.admins.pick(domain.climate.controllers as u64);
@@ -233,10 +244,8 @@ impl World {
 
     /// Does something to one of our objects.
     fn meddles(&mut self, domain: &mut Domain, trouble: DomainTrouble) {
-        let fits = |object: &&Object| {
-            object.is_ours() && (trouble != DomainTrouble::ObjectRenamed || object.joined_at.is_none())
-        };
-        let ours: Vec<_> = domain.forest.live().filter(fits).map(|object| object.reference.clone()).collect();
+        let ours = domain.forest.live().filter(|object| object.is_ours()).map(|object| object.reference.clone());
+        let ours: Vec<_> = ours.collect();
         let index = usize::try_from(self.admins.pick(ours.len() as u64)).unwrap_or(0);
         let Some(reference) = ours.get(index) else { return };
         self.figures.struck(trouble.as_str());
@@ -248,10 +257,8 @@ impl World {
         let Some(object) = domain.forest.get_mut(reference) else { return };
         // Nobody answers for what an admin has had in his hands.
         object.beyond = true;
-        match trouble {
-            DomainTrouble::ObjectMoved => (object.is_elsewhere, object.late) = (true, true),
-            DomainTrouble::ObjectRenamed => object.name = alloc::format!("{}-was", object.name),
-            _ => {}
+        if trouble == DomainTrouble::ObjectMoved {
+            (object.is_elsewhere, object.late) = (true, true);
         }
     }
 }
@@ -277,13 +284,14 @@ impl Domain {
         let fits = |object: &&Object| {
             object.exists() && object.name.eq_ignore_ascii_case(name) && object.password.as_deref() == Some(password)
         };
+        // A machine that has joined is joined, whatever else bears its name.
+        if self.forest.objects().filter(fits).any(|object| object.joined_at.is_some()) {
+            return Joined::Used;
+        }
         let known = self.forest.objects().filter(fits).filter(|object| object.is_at(controller, now)).last();
         let Some(object) = known else {
             return Joined::NotYet { is_early: self.forest.objects().any(|object| fits(&object)) };
         };
-        if object.joined_at.is_some() {
-            return Joined::Used;
-        }
         let reference = object.reference.clone();
         let joined = self.spread(controller, now);
         let (has_children, is_protected) =

@@ -76,13 +76,13 @@ domain_troubles! {
     /// An enrolment or removal gets no answer and had no effect.
     LostBefore = "ad_lost_before_effect" up to 150_000,
     /// An enrolment or removal had its effect, and its answer is lost.
-    LostAfter = "ad_lost_after_effect" up to 150_000,
+    LostAfter = "ad_lost_after_effect" up to 450_000,
     /// An enrolment or removal fails, and nobody can say whether it had its effect.
-    Unclear = "ad_unclear" up to 150_000,
+    Unclear = "ad_unclear" up to 250_000,
     /// An enrolment is refused, certainly without effect.
-    EnrollRefused = "ad_enroll_refused" up to 150_000,
+    EnrollRefused = "ad_enroll_refused" up to 250_000,
     /// An enrolment hangs, and may have its effect when nobody waits for it any more.
-    LateEffect = "ad_late_effect" up to 60_000,
+    LateEffect = "ad_late_effect" up to 450_000,
     /// A removal is refused, certainly without effect.
     RemoveRefused = "ad_remove_refused" up to 200_000,
     /// A look fails.
@@ -90,11 +90,11 @@ domain_troubles! {
     /// A list that shows something ends early, and says so.
     ListPartial = "ad_list_partial" up to 200_000,
     /// A change takes much longer from controller to controller than it ever should.
-    LagLong = "ad_lag_long" up to 60_000,
+    LagLong = "ad_lag_long" up to 150_000,
     /// Something is put below a computer object when its machine joins.
-    Children = "ad_children" up to 300_000,
+    Children = "ad_children" up to 600_000,
     /// An object is protected from deletion when its machine joins.
-    Protected = "ad_protected" up to 100_000,
+    Protected = "ad_protected" up to 600_000,
     /// A controller is down for a while.
     ControllerDown = "ad_controller_down" up to 500_000,
     /// All controllers are.
@@ -108,23 +108,23 @@ domain_troubles! {
     /// Somebody else's object has the name that the next server will want.
     NameTaken = "ad_name_taken" up to 500_000,
     /// Somebody else's object appears, with a mark much like ours.
-    ForeignObject = "ad_foreign_object" up to 400_000,
+    ForeignObject = "ad_foreign_object" up to 500_000,
     /// An object of ours is deleted by another hand.
-    ObjectRemoved = "ad_object_removed" up to 400_000,
+    ObjectRemoved = "ad_object_removed" up to 600_000,
     /// An object of ours is moved to where the account sees none.
-    ObjectMoved = "ad_object_moved" up to 300_000,
+    ObjectMoved = "ad_object_moved" up to 800_000,
     /// An object of ours is renamed before its machine has joined.
     ObjectRenamed = "ad_object_renamed" up to 400_000,
     /// A machine never joins.
-    GuestNeverJoins = "ad_guest_never_joins" up to 100_000,
+    GuestNeverJoins = "ad_guest_never_joins" up to 350_000,
     /// A machine tries to join once more with the password that it has used.
-    GuestJoinsTwice = "ad_guest_joins_twice" up to 200_000,
+    GuestJoinsTwice = "ad_guest_joins_twice" up to 600_000,
     /// A removal is said to be done and never happens. Of careless domains only.
-    RemoveLies = "ad_remove_lies" up to 100_000,
+    RemoveLies = "ad_remove_lies" up to 600_000,
     /// One request makes two objects. Of careless domains only.
-    EnrollTwice = "ad_enroll_twice" up to 100_000,
+    EnrollTwice = "ad_enroll_twice" up to 900_000,
     /// An object is called otherwise once its machine has joined. Of careless domains only.
-    ReferenceChanges = "ad_reference_changes" up to 100_000,
+    ReferenceChanges = "ad_reference_changes" up to 700_000,
 }
 
 impl DomainTrouble {
@@ -164,7 +164,7 @@ impl Climate {
     /// The domains of a world, of which most worlds have none, and what share of its configs joins one.
     pub(in super::super) fn drawn(profile: Profile, entropy: &mut impl Entropy) -> (Vec<Self>, u32) {
         // The least choice is a world without domains: so is every world of a tape that is older than they are.
-        if !entropy.chance(450_000) {
+        if !entropy.chance(600_000) {
             return (Vec::new(), 0);
         }
         let domains = (0..entropy.range(1..=2)).map(|_| Self::of_one(profile, entropy));
@@ -174,7 +174,8 @@ impl Climate {
 
     fn of_one(profile: Profile, entropy: &mut impl Entropy) -> Self {
         let secs = Duration::from_secs;
-        let kind = DomainKind::ALL[usize::try_from(entropy.pick(4)).unwrap_or(0)];
+        // What only careless domains do is to be seen often enough.
+        let kind = DomainKind::ALL[usize::try_from(entropy.pick(6)).unwrap_or(0).min(3)];
         let controllers =
             if kind == DomainKind::Alone { 1 } else { usize::try_from(entropy.range(2..=3)).unwrap_or(2) };
         let mut rates = BTreeMap::new();
@@ -187,7 +188,7 @@ impl Climate {
         Self {
             kind,
             controllers,
-            lag: if controllers == 1 { Duration::ZERO } else { secs(entropy.range(5..=120)) },
+            lag: if controllers == 1 { Duration::ZERO } else { secs(entropy.range(5..=240)) },
             poll_busy: secs(entropy.range(5..=30)),
             poll_idle: secs(entropy.range(5..=30) * 60),
             call_timeout: secs(entropy.range(10..=60)),
