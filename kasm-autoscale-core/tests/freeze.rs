@@ -50,7 +50,7 @@ fn rows(freeze: Option<Freeze>) -> Vec<Row> {
         format: ROW_FORMAT,
         spec: spec_of_pool,
         next_server: 30,
-        next_session: 1,
+        next_session: 2,
         next_config: 3,
         seen: NOW,
         life: 0,
