@@ -45,19 +45,32 @@ impl State {
         Some(EnrollComputer { directory, deployment, server: key, config: server.config, name, ou })
     }
 
-    /// A request for a computer object that was in doubt when the rows were restored may have its effect for as long as its call
-    /// is waited for, as a create may.
+    /// A directory is introduced. A request for a computer object that was in doubt when the rows were restored may have its
+    /// effect for as long as its call is waited for, as a create may; and so may one of a life before that, although another one
+    /// was answered meanwhile.
     pub(crate) fn extend_enrolments(&mut self, directory: &DirectoryName, call_timeout: core::time::Duration) {
-        let of_directory = |server: &Server| {
-            server.phase.kind() == PhaseKind::Enrolling && self.directory_of(server).as_ref() == Some(directory)
-        };
-        for id in self.doubtful_where(of_directory) {
-            self.doubtful.remove(&id);
-            self.edit_server(id, |server| {
-                if let Phase::Enrolling { asked, .. } = &mut server.phase {
-                    *asked = asked.map(|asked| asked + call_timeout);
-                }
-            });
+        if self.directories.get(directory).is_some_and(|known| known.facts.is_some()) {
+            return;
+        }
+        let of_directory = |server: &&Server| self.directory_of(server).as_ref() == Some(directory);
+        let restored: Vec<ServerId> = self.servers.values().filter(of_directory).map(|server| server.id).collect();
+        for id in restored {
+            let is_doubtful = self.doubtful.remove(&id);
+            self.edit_unstored(id, |server| server.enrolled_at = server.enrolled_at + call_timeout);
+            let enrolled_at = self.servers[&id].enrolled_at;
+            match self.servers[&id].phase {
+                Phase::Enrolling { .. } if is_doubtful => self.edit_server(id, |server| {
+                    if let Phase::Enrolling { asked, .. } = &mut server.phase {
+                        *asked = asked.map(|asked| asked + call_timeout);
+                    }
+                }),
+                Phase::Unenrolling { call: UnenrollCall::Send, .. } => self.edit_server(id, |server| {
+                    if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
+                        *next_at = enrolled_at.max(*next_at);
+                    }
+                }),
+                _ => {}
+            }
         }
     }
 
@@ -141,9 +154,13 @@ impl State {
         let now = self.now;
         self.edit_server(id, |server| {
             server.computer = Some(computer);
-            server.enrolled_at = now;
+            // Until then an earlier request for it may have its effect: it finds this one, or makes another if it is removed.
+            server.enrolled_at = match &mut server.phase {
+                Phase::Enrolling { asked, .. } => asked.map_or(now, |asked| asked.max(now)),
+                _ => server.enrolled_at.max(now),
+            };
             if let Phase::Unenrolling { call, next_at, .. } = &mut server.phase {
-                (*call, *next_at) = (UnenrollCall::Send, now);
+                (*call, *next_at) = (UnenrollCall::Send, server.enrolled_at);
             }
         });
     }
@@ -214,7 +231,12 @@ impl State {
 
     fn begin_unenrolling(&mut self, id: ServerId, why: DeleteReason, call: UnenrollCall, text: Option<String>) {
         let now = self.now;
-        let phase = Phase::Unenrolling { since: now, why, call, tries: 0, next_at: now, failure: None };
+        // No object is removed while an earlier request may be under way that would make it again.
+        let next_at = match call {
+            UnenrollCall::Send => now.max(self.servers[&id].enrolled_at),
+            UnenrollCall::Locate { .. } => now,
+        };
+        let phase = Phase::Unenrolling { since: now, why, call, tries: 0, next_at, failure: None };
         self.enter_phase(id, phase, text);
     }
 

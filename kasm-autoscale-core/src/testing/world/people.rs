@@ -331,7 +331,9 @@ impl World {
             Trouble::ClockBack => {
                 self.figures.struck(trouble.as_str());
                 let pool = usize::try_from(self.fate.pick(self.hosts.len() as u64)).unwrap_or(0);
-                self.hosts[pool].behind = Duration::from_secs(self.fate.range(1..=600));
+                let behind = Duration::from_secs(self.fate.range(1..=600));
+                // Never forward: a process does not see its clock jump.
+                self.hosts[pool].behind = self.hosts[pool].behind.max(behind);
             }
             _ => self.machine_suffers(cloud, trouble),
         }
