@@ -209,6 +209,8 @@ impl State {
             Some(last) => {
                 let absent_from = last + self.directory_lag(server);
                 let text = why.to_string();
+                // What is found before that is not removed before: the request would make another one.
+                self.edit_unstored(id, |server| server.enrolled_at = server.enrolled_at.max(last));
                 self.begin_unenrolling(id, why, UnenrollCall::Locate { absent_from }, Some(text));
             }
         }
