@@ -138,8 +138,12 @@ impl World {
         let goes = phase.is_none_or(|phase| phase == PhaseKind::Unenrolling);
         expect(!is_known || goes, "I-21 no object is removed before its machine", || format!("{id} {phase:?}"))?;
         let serves = matches!(phase, Some(PhaseKind::Ready | PhaseKind::Draining));
-        expect(!serves || object.joined_at.is_none(), "I-21 no object is removed under a machine in use", || {
-            format!("{id} {phase:?}: {object:?}")
+        // A machine may have joined with a second object of its mark as well; it lives by the one that its row knows,
+        // if no other hand has removed that.
+        let own = row.and_then(|row| domain.forest.get(row.computer.as_ref()?));
+        let lives_by_it = object.joined_at.is_some() && own.is_some_and(|own| own.joined_at.is_none());
+        expect(!serves || !lives_by_it, "I-21 no object is removed under a machine in use", || {
+            format!("{id} {phase:?}: {object:?}, and its own is {own:?}")
         })?;
         if is_known && goes {
             let left = self.machine_left(index, id);
