@@ -48,9 +48,9 @@ abuse:
 	KASM_ABUSE_REQUESTS=$${KASM_ABUSE_REQUESTS:-1000000} $(CARGO) test --release --locked --package kasm-daemon \
 		--no-default-features --test abuse g_11 -- --nocapture
 
-# All of these, one after the other, and RELIABILITY.md of what they say; some twenty minutes on two cores.
+# All of these, one after the other, and RELIABILITY.md of what they say, half an hour on two cores: `make reliability ARGS="worlds model"`.
 reliability:
-	sh tests/reliability.sh
+	sh tests/reliability.sh $(ARGS)
 
 # Format, lints and documentation, all warnings denied.
 lint:
