@@ -39,7 +39,6 @@ use kasm_autoscale_core::ports::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-mod errors;
 mod failure;
 mod instances;
 mod machine;
@@ -50,7 +49,7 @@ mod request;
 mod settings;
 mod user_data;
 
-pub use errors::error_codes;
+pub use crate::ec2_errors::error_codes;
 pub use machine::MachineSettings;
 pub use settings::{AddressChoice, AwsCredentials, AwsSettings};
 pub use user_data::{Os, USER_DATA_MAX};

@@ -4,9 +4,7 @@
 
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, Scope};
 
-#[path = "aws/errors.rs"]
-#[expect(unreachable_pub, reason = "where the file has its own place, this is the module's API")]
-mod ec2;
+use crate::ec2_errors as ec2;
 
 /// What an answer of EC2 with this code, status and message means.
 pub fn ec2_error(code: Option<&str>, status: Option<u16>, message: &str) -> (ErrorKind, Scope, Certainty) {

@@ -133,12 +133,12 @@ pub(crate) fn all() -> Vec<Plan> {
         },
         Plan {
             budget: budget(2, 2, 0, 0),
-            transitions_min: 2_800_000,
+            transitions_min: 1_400_000,
             ..plan("joining", vec![config("first", "aws", joins.clone())])
         },
         Plan {
             budget: budget(1, 0, 0, 1),
-            transitions_min: 60_000,
+            transitions_min: 45_000,
             ..plan("leaving", vec![config("first", "aws", joins)])
         },
         Plan {

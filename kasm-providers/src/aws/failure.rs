@@ -7,7 +7,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId;
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, ProviderError, Scope};
 
-use super::errors::{Class, classify};
+use crate::ec2_errors::{Class, classify};
 use crate::words::readable;
 
 /// The code of an answer that makes no sense.

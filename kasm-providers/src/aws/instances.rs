@@ -5,9 +5,9 @@
 use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateName};
 use kasm_autoscale_core::ports::{Address, Machine, MachineRef, MachineState, Marker, ProviderError};
 
-use super::errors::classify_reason;
 use super::request::{TAG_CONFIG, TAG_DEPLOYMENT, TAG_POOL, TAG_SERVER, tag_key};
 use super::settings::AddressChoice;
+use crate::ec2_errors::classify_reason;
 use crate::words::readable;
 
 /// The machine; `None` for an instance without an id, which EC2 never sends.

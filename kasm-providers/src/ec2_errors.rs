@@ -11,10 +11,10 @@ use Scope::{Offering, Provider, Server};
 
 /// What may be done after an error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Class {
-    pub(super) kind: ErrorKind,
-    pub(super) scope: Scope,
-    pub(super) certainty: Certainty,
+pub(crate) struct Class {
+    pub(crate) kind: ErrorKind,
+    pub(crate) scope: Scope,
+    pub(crate) certainty: Certainty,
 }
 
 impl Class {
@@ -152,12 +152,12 @@ pub fn error_codes() -> impl Iterator<Item = &'static str> {
 }
 
 /// What an answer with this code, status and message means.
-pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Class {
+pub(crate) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Class {
     code.and_then(|code| named(code, message)).unwrap_or_else(|| by_status(status))
 }
 
 /// What a machine's reason for its state means; `None`: nothing went wrong.
-pub(super) fn classify_reason(code: &str, message: &str) -> Option<Class> {
+pub(crate) fn classify_reason(code: &str, message: &str) -> Option<Class> {
     if let Some((_, class)) = BY_REASON.iter().find(|(name, _)| *name == code) {
         return *class;
     }
