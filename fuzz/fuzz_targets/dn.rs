@@ -1,4 +1,6 @@
 //! libFuzzer's way into the target `dn`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| _ = (kasm_fuzz::targets::DN.check)(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let _: kasm_fuzz::Verdict = (kasm_fuzz::targets::DN.check)(input);
+});
