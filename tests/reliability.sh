@@ -53,7 +53,7 @@ for part in ${*:-worlds model sweep fuzz abuse mutants}; do
     sweep)
         kept $part $cargo test $core --test crash_sweep -- --ignored --nocapture
         printf '\n## The death of the host at every save\n\n`cargo test --profile proof -p kasm-autoscale-core --features testing --test crash_sweep -- --ignored --nocapture`\n'
-        block $part '^[0-9]+ stories'
+        block $part '[0-9]+ stories'
         ;;
     fuzz)
         kept $part sh tests/fuzz.sh
