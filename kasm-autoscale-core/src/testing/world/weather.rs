@@ -110,14 +110,14 @@ impl fmt::Display for Personality {
 }
 
 macro_rules! troubles {
-    ($($(#[$doc:meta])* $name:ident = $word:literal up to $most:literal,)*) => {
-        /// What can go wrong beside the [faults](Fault) a simulated cloud has by itself.
+    ($(#[$of_all:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident = $word:literal up to $most:literal,)*) => {
+        $(#[$of_all])*
         #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        pub enum Trouble {
+        pub enum $kind {
             $($(#[$doc])* $name,)*
         }
 
-        impl Trouble {
+        impl $kind {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
@@ -138,7 +138,11 @@ macro_rules! troubles {
     };
 }
 
+pub(super) use troubles;
+
 troubles! {
+    /// What can go wrong beside the [faults](Fault) a simulated cloud has by itself.
+    Trouble:
     /// The host dies between a step and its save.
     CrashBeforeSave = "crash_before_save" up to 4_000,
     /// The host dies between a save and the commands and answers it lets go.

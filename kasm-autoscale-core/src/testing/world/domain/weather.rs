@@ -6,7 +6,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::super::super::entropy::{Entropy, MILLION};
-use super::super::weather::{Profile, strength};
+use super::super::weather::{Profile, strength, troubles};
 
 /// How a domain is set up, and so how far its answers can be trusted.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -43,36 +43,9 @@ impl fmt::Display for DomainKind {
     }
 }
 
-macro_rules! domain_troubles {
-    ($($(#[$doc:meta])* $name:ident = $word:literal up to $most:literal,)*) => {
-        /// What can go wrong with domains. Each strike is counted where it made a difference to somebody.
-        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        pub enum DomainTrouble {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl DomainTrouble {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word for it.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)*
-                }
-            }
-
-            /// Chances per million of each occasion, at most.
-            const fn most(self) -> u32 {
-                match self {
-                    $(Self::$name => $most,)*
-                }
-            }
-        }
-    };
-}
-
-domain_troubles! {
+troubles! {
+    /// What can go wrong with domains. Each strike is counted where it made a difference to somebody.
+    DomainTrouble:
     /// An enrolment or removal gets no answer and had no effect.
     LostBefore = "ad_lost_before_effect" up to 150_000,
     /// An enrolment or removal had its effect, and its answer is lost.
