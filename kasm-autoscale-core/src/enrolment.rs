@@ -64,11 +64,9 @@ impl State {
                         *asked = asked.map(|asked| asked + call_timeout);
                     }
                 }),
-                Phase::Unenrolling { call: UnenrollCall::Send, .. } => self.edit_server(id, |server| {
-                    if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
-                        *next_at = enrolled_at.max(*next_at);
-                    }
-                }),
+                Phase::Unenrolling { call: UnenrollCall::Send, next_at, .. } => {
+                    self.unenroll_at(id, enrolled_at.max(next_at))
+                }
                 _ => {}
             }
         }
@@ -91,11 +89,7 @@ impl State {
         let action = match (call, &server.computer) {
             (UnenrollCall::Send, Some(_)) if self.is_halted(server.config) => {
                 let again = self.now + HELD_FOR;
-                self.edit_server(id, |server| {
-                    if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
-                        *next_at = again;
-                    }
-                });
+                self.unenroll_at(id, again);
                 return;
             }
             (UnenrollCall::Send, Some(computer)) => {
@@ -287,11 +281,7 @@ impl State {
         let poll_busy =
             self.directory(server).map_or_else(|| KnownDirectory::default().poll_busy(), KnownDirectory::poll_busy);
         let again = absent_from.min(self.now + poll_busy);
-        self.edit_server(id, |server| {
-            if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
-                *next_at = again;
-            }
-        });
+        self.unenroll_at(id, again);
     }
 
     /// A removal that began at `began` has been answered. Whoever does not know an object yet says of it too that it is gone, so
@@ -304,9 +294,14 @@ impl State {
             self.remove_server(id, None);
             return;
         }
+        self.unenroll_at(id, known_to_all_at);
+    }
+
+    /// When the next thing is asked for a server that leaves its domain.
+    fn unenroll_at(&mut self, id: ServerId, at: Timestamp) {
         self.edit_server(id, |server| {
             if let Phase::Unenrolling { next_at, .. } = &mut server.phase {
-                *next_at = known_to_all_at;
+                *next_at = at;
             }
         });
     }
