@@ -38,6 +38,11 @@ struct OfKind {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfCall {
     provider: String,
     verb: &'static str,
@@ -75,6 +80,7 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
+    limited: Family<OfLimit, Counter>,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -107,6 +113,7 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
+            limited: Family::default(),
         };
         metrics.registered()
     }
@@ -167,6 +174,11 @@ impl Metrics {
             "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
+        registry.register(
+            "rate_limited",
+            "Requests refused because their address, token or user asked too much",
+            self.limited.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -185,6 +197,10 @@ impl Metrics {
     pub(crate) fn called(&self, provider: &str, verb: &'static str, outcome: &str, took: Duration) {
         self.calls.get_or_create(&OfCall { provider: provider.into(), verb, outcome: outcome.into() }).inc();
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
     }
 
     pub(crate) fn violated(&self) {
