@@ -32,6 +32,7 @@ pub const FILE: Target = Target {
             include_str!("../../../kasm-daemon/tests/data/config/pools.toml"),
             include_str!("../../../kasm-daemon/tests/data/config/providers.toml"),
             include_str!("../../../kasm-daemon/tests/data/config/tokens.toml"),
+            include_str!("../../../kasm-daemon/tests/data/config/tls_files.toml"),
             SMALL,
             SMALL,
         ];
@@ -46,6 +47,7 @@ pub const FILE: Target = Target {
         "[provider.cloud]\n",
         "[secrets]\n",
         "[logins]\n",
+        "[tls]\n",
         "path = ",
         "env = \"PASSWORD\"",
         "{ env = \"KASM_DEPLOYMENT_KEY\" }",
