@@ -12,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use kasm_autoscale_core::report::{BackoffKind, ConfigReport, Fallback, Report};
 
+use crate::tls::CertificateCounts;
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfPool {
     pool: String,
@@ -75,6 +77,7 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
+    certificate: CertificateCounts,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -107,6 +110,7 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
+            certificate: CertificateCounts::default(),
         };
         metrics.registered()
     }
@@ -167,6 +171,7 @@ impl Metrics {
             "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
+        self.certificate.register(&mut registry);
         self.registry = Arc::new(registry);
         self
     }
@@ -189,6 +194,10 @@ impl Metrics {
 
     pub(crate) fn violated(&self) {
         self.violations.inc();
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateCounts {
+        &self.certificate
     }
 
     /// The text of `/metrics`, in the OpenMetrics format, with the pools as these reports show them.
