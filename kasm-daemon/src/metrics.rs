@@ -12,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use kasm_autoscale_core::report::{BackoffKind, ConfigReport, Fallback, Report};
 
+use crate::tls::CertificateCounts;
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfPool {
     pool: String,
@@ -81,6 +83,7 @@ pub struct Metrics {
     frozen: Gauges<OfConfig>,
     violations: Counter,
     limited: Family<OfLimit, Counter>,
+    certificate: CertificateCounts,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -114,6 +117,7 @@ impl Default for Metrics {
             frozen: Family::default(),
             violations: Counter::default(),
             limited: Family::default(),
+            certificate: CertificateCounts::default(),
         };
         metrics.registered()
     }
@@ -179,6 +183,7 @@ impl Metrics {
             "Requests refused because their address, token or user asked too much",
             self.limited.clone(),
         );
+        self.certificate.register(&mut registry);
         self.registry = Arc::new(registry);
         self
     }
@@ -205,6 +210,10 @@ impl Metrics {
 
     pub(crate) fn violated(&self) {
         self.violations.inc();
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateCounts {
+        &self.certificate
     }
 
     /// The text of `/metrics`, in the OpenMetrics format, with the pools as these reports show them.

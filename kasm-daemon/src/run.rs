@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{Limits, ServeError, Setup, serve_with};
+use crate::api::{Limits, ServeError, Setup, serve_tls, serve_with};
 use crate::auth::{NewTokenError, Tokens, generate_token};
 use crate::clock::Clock;
 use crate::directories::{self, DirectoryRegistry};
@@ -32,6 +32,7 @@ use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::tls::{Hangups, LOOK_EVERY, Tls, follow};
 use crate::tokens::ApiTokens;
 use crate::users::{LoginRules, Realm, Users};
 use crate::workspaces::Workspaces;
@@ -212,13 +213,21 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     if !tokens.is_open() && config.tokens.is_empty() && !ApiTokens::any_in(&*world.store, world.clock.now()).await? {
         return Err(RunError::NoTokens);
     }
+    let tls = tls(&config, &environment, &world)?;
     let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
     let limits = Limits { grace: config.limits.shutdown_grace, callers: config.limits.callers, ..Limits::default() };
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
-    let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
+    let api = match tls {
+        Some(tls) => {
+            // Its own end is nobody's concern: it ends with the daemon.
+            drop(tokio::spawn(follow(Arc::clone(&tls), LOOK_EVERY, Hangups::listen()?, stop.clone())));
+            tokio::spawn(serve_tls(setup, tls, listener, stop.clone()))
+        }
+        None => tokio::spawn(serve_with(setup, listener, stop.clone())),
+    };
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
         // Without its API the daemon is of no use.
@@ -230,6 +239,14 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     host.stop().await;
     served?;
     ended
+}
+
+/// What the API speaks TLS with.
+fn tls(config: &DaemonConfig, environment: &Environment, world: &World) -> Result<Option<Arc<Tls>>, RunError> {
+    let Some(settings) = config.tls.clone() else { return Ok(None) };
+    let loaded = Tls::load(settings, environment, world.clock, &world.metrics);
+    let told = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.below("tls").to_string()).collect();
+    loaded.map(|tls| Some(Arc::new(tls))).map_err(|problems| RunError::Config(told(problems)))
 }
 
 fn login_rules(config: &DaemonConfig) -> LoginRules {

@@ -13,6 +13,7 @@ use super::App;
 use super::access::{Access, access};
 use super::admission::{admit_address, admit_token, admit_user, unless_ended};
 use super::error::ApiError;
+use super::secure::{ONLY_TLS, Secured, uncertified};
 use crate::auth::{Caller, Role};
 use crate::tokens::Known;
 use crate::users::{Login, Users};
@@ -112,14 +113,19 @@ fn shaped(mut response: Response, id: &str) -> Response {
 
 /// Headers that keep browsers from guessing, framing, storing and passing on.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
+    let over_tls = request.extensions().get::<Secured>().is_some();
     let mut response = next.run(request).await;
+    let only_tls = over_tls.then_some(ONLY_TLS);
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
-    ] {
+    ]
+    .into_iter()
+    .chain(only_tls)
+    {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
@@ -129,16 +135,19 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
-    let roles = match wanted {
-        Some(Access::Roles(roles)) => roles,
-        open => {
+    let refusal = uncertified(request.extensions().get(), route.as_deref(), wanted);
+    let roles = match (refusal, wanted) {
+        (None, Some(Access::Roles(roles))) => roles,
+        // Whoever need show no token, or is not looked at, is counted by his address.
+        (refusal, wanted) => {
             if let Err(error) = admit_address(&app, &request) {
                 return error.into_response();
             }
-            return match open {
-                Some(_) => next.run(request).await,
+            return match (refusal, wanted) {
+                (Some(refusal), _) => refusal,
+                (None, Some(_)) => next.run(request).await,
                 // For an unknown method there is no handler behind either; axum adds `Allow`.
-                None => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+                (None, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
             };
         }
     };
