@@ -92,6 +92,12 @@ impl SqliteStore {
         read_deployment(connection)
     }
 
+    /// The tokens of a store that is open, read without changing anything; none in a file of the first edition.
+    pub(crate) fn tokens_in(connection: &Connection) -> Result<Vec<StoredToken>, StoreError> {
+        let edition: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if edition == SCHEMA_FIRST { Ok(vec![]) } else { tokens::read(connection) }
+    }
+
     /// Whether a call failed because another process has the file open.
     pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
         is_busy(error)
@@ -315,15 +321,15 @@ impl Store for SqliteStore {
     }
 
     async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
-        self.run(tokens::read).await
+        self.run(|transaction| tokens::read(transaction)).await
     }
 
     async fn put_tokens(&self, list: Vec<StoredToken>) -> Result<(), StoreError> {
-        self.run(move |transaction| whole(transaction, || tokens::put(transaction, &list))).await
+        self.run(move |transaction| in_savepoint(transaction, || tokens::put(transaction, &list))).await
     }
 
     async fn forget_tokens(&self, list: Vec<[u8; 32]>) -> Result<(), StoreError> {
-        self.run(move |transaction| whole(transaction, || tokens::forget(transaction, &list))).await
+        self.run(move |transaction| in_savepoint(transaction, || tokens::forget(transaction, &list))).await
     }
 
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
@@ -367,15 +373,18 @@ fn workspace_key(name: &WorkspaceName) -> String {
 /// One step.
 fn save(transaction: &Transaction<'_>, pool: PoolId, writes: &[Write], events: &[Event]) -> Result<(), StoreError> {
     let pool = pool.to_string();
-    whole(transaction, || {
+    in_savepoint(transaction, || {
         write_rows(transaction, &pool, writes).and_then(|()| write_events(transaction, &pool, events))
     })
 }
 
-/// Does a job in a savepoint of its own, so that one that fails leaves nothing of itself, and the others of its group alone.
-fn whole(transaction: &Transaction<'_>, job: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+/// All of it or nothing, in a savepoint of its own, so that what fails leaves the others of its group alone.
+fn in_savepoint(
+    transaction: &Transaction<'_>,
+    write: impl FnOnce() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     transaction.execute_batch("SAVEPOINT step")?;
-    let result = job();
+    let result = write();
     transaction.execute_batch(if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" })?;
     result
 }
