@@ -4,6 +4,7 @@
 //! answered; every error has one shape ([`wire::ErrorBody`]). `/openapi.json` describes all of it.
 
 pub mod access;
+mod audit_log;
 mod body;
 mod checkin;
 mod configs;
@@ -14,6 +15,7 @@ mod gate;
 mod login;
 mod openapi;
 mod pools;
+mod recorded;
 mod serve;
 mod servers;
 mod sessions;
@@ -40,6 +42,7 @@ use self::error::ApiError;
 use crate::auth::{Tokens, to_hex};
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
+use crate::trail::{self, Trail};
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
@@ -50,6 +53,7 @@ pub use self::serve::{ServeError, Setup, serve, serve_with};
 
 /// What stands on the wire. The host knows nothing of these.
 pub mod wire {
+    pub use super::audit_log::{AuditList, AuditView, CallerView};
     pub use super::checkin::{ProgressBody, ServerStatusBody};
     pub use super::configs::{ConfigBody, ConfigGoing, ConfigList, ConfigView};
     pub use super::connection::{ConnectionView, Revealed};
@@ -94,6 +98,8 @@ pub struct Limits {
     pub wait: Duration,
     /// How long requests that are under way may take to end when the server stops.
     pub grace: Duration,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
@@ -111,6 +117,7 @@ impl Default for Limits {
             handler: secs(70),
             wait: secs(60),
             grace: secs(10),
+            audit_entries: trail::KEEP_DEFAULT,
         }
     }
 }
@@ -124,6 +131,7 @@ struct Shared {
     tokens: Tokens,
     users: Arc<Users>,
     workspaces: Arc<Workspaces>,
+    trail: Trail,
     limits: Limits,
     stop: CancellationToken,
     requests: Arc<Semaphore>,
@@ -142,11 +150,14 @@ impl App {
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
+        let world = host.world();
+        let trail = Trail::new(world.store.clone(), &world.key, world.clock, limits.audit_entries);
         Self(Arc::new(Shared {
             host,
             tokens,
             users,
             workspaces,
+            trail,
             limits,
             stop,
             requests: Arc::new(Semaphore::new(limits.requests)),
@@ -168,6 +179,10 @@ impl App {
 
     fn workspaces(&self) -> &Workspaces {
         &self.0.workspaces
+    }
+
+    fn trail(&self) -> &Trail {
+        &self.0.trail
     }
 
     fn limits(&self) -> &Limits {
@@ -202,9 +217,9 @@ impl App {
         })??)
     }
 
-    /// Tells a pool a fact, and waits until its consequences are saved.
+    /// Tells a pool a fact, and waits until its consequences are saved, and with them that this call asked for them.
     async fn ask(&self, pool: &PoolHandle, fact: Fact) -> Result<Answer, ApiError> {
-        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask(fact)).await;
+        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask_recorded(fact, recorded::asked())).await;
         let busy = |_| {
             ApiError::unavailable(
                 "pool_busy",
@@ -240,6 +255,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sessions::keep_session_alive))
         .routes(routes!(why::why))
         .routes(routes!(why::events))
+        .routes(routes!(audit_log::list_audit_log))
         .routes(routes!(login::list_ldap))
         .routes(routes!(login::log_in, login::show_login))
         .routes(routes!(login::log_out))
@@ -261,7 +277,8 @@ pub fn openapi_json() -> String {
 /// Everything that is served: the API behind its table of roles.
 fn router(app: &App) -> Router {
     let (api, _) = described().split_for_parts();
-    let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
+    let recorded = api.route_layer(from_fn_with_state(app.clone(), recorded::record));
+    let authorized = recorded.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
     let all = authorized.fallback(gate::no_such_route);
     all.layer(from_fn_with_state(app.clone(), gate::observe)).layer(from_fn(gate::harden))
 }

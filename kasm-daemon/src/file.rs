@@ -9,7 +9,7 @@
 //! | `deployment_key` | where the installation's one key is kept |
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
-//! | `[limits]` | how much is done at once |
+//! | `[limits]` | how much is done at once; `audit_entries`: how much of the audit log is kept |
 //! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256`; `expires`: until when |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
@@ -329,11 +329,19 @@ pub struct Limits {
     pub probes: u32,
     /// How long a stopping daemon waits for calls under way; what is then left is looked up at the next start.
     pub shutdown_grace: Duration,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { provider_calls: 32, directory_calls: 8, probes: 200, shutdown_grace: Duration::from_secs(10) }
+        Self {
+            provider_calls: 32,
+            directory_calls: 8,
+            probes: 200,
+            shutdown_grace: Duration::from_secs(10),
+            audit_entries: crate::trail::KEEP_DEFAULT,
+        }
     }
 }
 

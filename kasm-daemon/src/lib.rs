@@ -26,5 +26,6 @@ pub mod secrets;
 pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
+pub mod trail;
 pub mod users;
 pub mod workspaces;

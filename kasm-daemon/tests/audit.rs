@@ -268,7 +268,7 @@ async fn what_is_no_store_or_in_use_is_refused() {
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     refused(&other, "another program");
     for (name, sql, why) in [
-        ("schema", "PRAGMA user_version = 99", "it has schema 99, this version reads 1"),
+        ("schema", "PRAGMA user_version = 99", "it has schema 99, this version reads 1 to 2"),
         (
             "format",
             "UPDATE rows SET value = json_set(value, '$.format', 99) WHERE key = 'pool'",

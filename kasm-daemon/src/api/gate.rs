@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::App;
 use super::access::{Access, access};
 use super::error::ApiError;
+use super::recorded::{self, RequestId};
 use crate::auth::{Caller, Role};
 use crate::users::{Login, Users};
 
@@ -19,10 +20,11 @@ use crate::users::{Login, Users};
 const REQUEST_ID: &str = "x-request-id";
 
 /// Works a request off within its limits, gives errors their shape, and writes the log line.
-pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let clock = app.host().world().clock;
     let started = clock.now();
     let id = app.next_request_id();
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
@@ -128,7 +130,10 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
     };
     let (caller, login) = match identify(&app, request.headers()) {
         Ok(identified) => identified,
-        Err(error) => return error.into_response(),
+        Err(error) => {
+            recorded::turned_away(&app, &request, None, &error);
+            return error.into_response();
+        }
     };
     let mut response = if roles.contains(&caller.role) {
         request.extensions_mut().insert(caller.clone());
@@ -137,7 +142,9 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
         }
         next.run(request).await
     } else {
-        forbidden(&caller, roles).into_response()
+        let error = forbidden(&caller, roles);
+        recorded::turned_away(&app, &request, Some(&caller), &error);
+        error.into_response()
     };
     response.extensions_mut().insert(caller);
     response

@@ -59,6 +59,7 @@ pub(super) fn preamble() -> OpenApi {
         ("sessions", "Users' sessions, and the requests that wait for one"),
         ("workspaces", "What users see and launch"),
         ("users", "Users who log in with their own name and password"),
+        ("audit", "Who asked for what, and what came of it"),
         ("decisions", "What was decided, and why"),
         ("machines", "What machines call"),
         ("daemon", "The daemon itself"),

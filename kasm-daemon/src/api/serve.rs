@@ -21,11 +21,15 @@ use super::{App, Limits, openapi_json, router};
 use crate::auth::Tokens;
 use crate::host::Host;
 use crate::store::StoreError;
+use crate::trail::Kind;
 use crate::users::{LoginRules, Users};
 use crate::workspaces::Workspaces;
 
 /// How long to wait before accepting again after the system could not, as when it has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often the log is told where the audit log ends.
+const HEAD_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// Why the API is not served.
 #[derive(Debug, Error)]
@@ -35,7 +39,7 @@ pub enum ServeError {
         "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
     )]
     OpenBeyondLoopback(SocketAddr),
-    /// The workspaces cannot be read.
+    /// The workspaces cannot be read, or the audit log cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The listener is no good.
@@ -73,7 +77,7 @@ pub fn unserved(setup: Setup, stop: CancellationToken) -> Router {
 /// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors
-/// [`ServeError::Store`] when the workspaces in the host's store cannot be read;
+/// [`ServeError::Store`] when the workspaces in the host's store cannot be read or its audit log cannot be written;
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
 pub async fn serve(
     host: Arc<Host>,
@@ -98,9 +102,13 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
     }
     let users = setup.users.clone();
     let app = App::new(setup, stop.clone(), openapi_json());
+    // Where this cannot be written, no call that changes something could be answered.
+    app.trail().record(app.trail().entry(Kind::Started)).await?;
+    app.trail().tell_head().await;
     let router = router(&app);
     let sweep = stop.clone();
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
+    app.0.tasks.spawn(tell_heads(app.clone()));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let addresses = Addresses::default();
@@ -147,7 +155,19 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
         abort.cancel();
         tracing::warn!("requests that did not end in time were broken off");
     }
+    app.trail().record_soon(app.trail().entry(Kind::Stopped));
+    app.trail().tell_head().await;
     Ok(())
+}
+
+/// Tells the log now and then where the audit log ends, so that it is known elsewhere.
+async fn tell_heads(app: App) {
+    loop {
+        tokio::select! {
+            () = app.0.stop.cancelled() => return,
+            () = tokio::time::sleep(HEAD_INTERVAL) => app.trail().tell_head().await,
+        }
+    }
 }
 
 /// How many connections each address has.

@@ -149,6 +149,7 @@ impl Loader<'_, '_> {
             shutdown_grace: fields
                 .span("shutdown_grace", Duration::ZERO..=Duration::from_secs(600))
                 .unwrap_or(defaults.shutdown_grace),
+            audit_entries: fields.integer("audit_entries", 1000..=100_000_000).unwrap_or(defaults.audit_entries),
         };
         self.finish(fields, "limits");
         limits
