@@ -198,7 +198,7 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let rules = LoginRules { failure_delay: Duration::ZERO, ..LoginRules::default() };
         let lasting = Lasting { provider: quick(), folder, tokens, texts, limits: Limits::default(), rules };
-        Self::raised(lasting, |store| wrap(store)).await
+        Self::raised(lasting, wrap).await
     }
 
     async fn raised<S: Store + 'static>(lasting: Lasting, wrap: impl FnOnce(SqliteStore) -> Arc<S>) -> Self {
