@@ -75,6 +75,7 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
+    unrecorded: Counter,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -107,6 +108,7 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
+            unrecorded: Counter::default(),
         };
         metrics.registered()
     }
@@ -167,6 +169,11 @@ impl Metrics {
             "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
+        registry.register(
+            "unrecorded_calls",
+            "Calls that were not done because the audit log could not be written; alarm when it rises",
+            self.unrecorded.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -185,6 +192,10 @@ impl Metrics {
     pub(crate) fn called(&self, provider: &str, verb: &'static str, outcome: &str, took: Duration) {
         self.calls.get_or_create(&OfCall { provider: provider.into(), verb, outcome: outcome.into() }).inc();
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     pub(crate) fn violated(&self) {

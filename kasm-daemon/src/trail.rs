@@ -63,6 +63,8 @@ pub struct Trail {
     keep: u32,
     /// Bounds what callers without a good token can have written.
     strangers: Throttle,
+    /// Bounds what machines can have written, and whoever poses as one.
+    machines: Throttle,
     /// Bounds what callers can have written who may not do what they ask for.
     callers: Throttle,
     /// Refused calls that were not written since the last entry.
@@ -74,8 +76,8 @@ impl Trail {
     pub fn new(store: Arc<dyn Store>, key: &DeploymentKey, clock: Clock, keep: u32) -> Self {
         let chain = Chain::new(key, store.deployment());
         let now = clock.now();
-        let (strangers, callers) = (Throttle::new(now), Throttle::new(now));
-        Self { store, chain, clock, keep, strangers, callers, left_out: AtomicU64::new(0) }
+        let [strangers, machines, callers] = [(); 3].map(|()| Throttle::new(now));
+        Self { store, chain, clock, keep, strangers, machines, callers, left_out: AtomicU64::new(0) }
     }
 
     /// The HMAC of these parts that may stand in an entry in their place.
@@ -114,9 +116,14 @@ impl Trail {
         self.store.record_soon(self.record_of(&entry));
     }
 
-    /// Writes that a call was refused, or counts it for the next entry if there are too many of them.
-    pub fn refused(&self, entry: Entry) {
-        let throttle = if entry.caller.is_some() { &self.callers } else { &self.strangers };
+    /// Writes that a call was refused, or counts it for the next entry if there are too many of its kind: none of the three drives
+    /// the others out of the log.
+    pub fn refused(&self, entry: Entry, is_machine: bool) {
+        let throttle = match entry.caller {
+            Some(_) => &self.callers,
+            None if is_machine => &self.machines,
+            None => &self.strangers,
+        };
         if throttle.admits(self.clock.now()) {
             self.record_soon(entry);
         } else {

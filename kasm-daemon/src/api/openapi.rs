@@ -48,7 +48,7 @@ pub(super) fn preamble() -> OpenApi {
         .response(
             "Unavailable",
             response(
-                "Not now: too many requests at once, or a pool does not answer. `Retry-After` says when to ask again.",
+                "Not now: too many requests at once, a pool does not answer, or the audit log cannot be written. `Retry-After` says when to ask again.",
             ),
         )
         .build();

@@ -101,7 +101,7 @@ pub(super) async fn record(
     if WITH_THEIR_FACT.contains(&(method.as_str(), route.as_str())) {
         call.asked.replace(Some(app.trail().record_of(&entry)));
     } else if app.trail().record(entry.clone()).await.is_err() {
-        return not_recorded().into_response();
+        return not_recorded(&app).into_response();
     }
     let open = Open { app: app.clone(), entry: Some(entry) };
     let (response, call) = run(call, request, next).await;
@@ -138,7 +138,7 @@ impl Open {
             // No pool was told anything, so nothing has changed.
             if call.secret.get() {
                 if trail.record(asked.clone()).await.is_err() {
-                    return not_recorded().into_response();
+                    return not_recorded(&self.app).into_response();
                 }
             } else {
                 trail.record_soon(asked.clone());
@@ -177,6 +177,7 @@ async fn watched(app: App, params: Option<RawPathParams>, request: Request, next
     let mut entry = entry(&app, Kind::Told, &request);
     // Nobody but strangers calls these; what they send is answered with a refusal that nobody else hears of.
     let is_public = entry.caller.is_none();
+    let is_machine = access(&entry.method, &entry.route) == Some(Access::CheckIn);
     let (response, call) = run(Call::default(), request, next).await;
     let (status, secret) = (response.status(), call.secret.get());
     let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
@@ -189,12 +190,12 @@ async fn watched(app: App, params: Option<RawPathParams>, request: Request, next
     end(&mut entry, &response, secret);
     if !secret {
         entry.kind = Kind::Refused;
-        app.trail().refused(entry);
+        app.trail().refused(entry, is_machine);
     } else if app.trail().record(entry).await.is_err() {
         if let Some(undo) = call.undo.take() {
             undo();
         }
-        return not_recorded().into_response();
+        return not_recorded(&app).into_response();
     }
     response
 }
@@ -208,7 +209,7 @@ pub(super) fn turned_away(app: &App, request: &Request, caller: Option<&Caller>,
         entry.unknown_token = token.map(|token| app.trail().digest(&[token.as_bytes()]));
     }
     (entry.status, entry.code) = (Some(error.status.as_u16()), Some(error.code.into()));
-    app.trail().refused(entry);
+    app.trail().refused(entry, false);
 }
 
 fn named(request: &Request) -> (String, String) {
@@ -290,7 +291,8 @@ async fn digested(app: &App, request: Request, max: usize) -> Result<(Request, O
     Ok((Request::from_parts(parts, Body::from(bytes)), Some(digest)))
 }
 
-fn not_recorded() -> ApiError {
+fn not_recorded(app: &App) -> ApiError {
+    app.host().world().metrics.unrecorded();
     let message = "the audit log cannot be written, so this was not done; the daemon's log says why";
     ApiError::unavailable("not_recorded", message, 5)
 }

@@ -177,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn s_22_a_chain_stays_as_it_is_for_ever() {
+        // A log is verified by later versions than the one that wrote it. These were also computed by other means.
+        let deployment = "00000000-0000-4000-8000-000000000007".parse().unwrap();
+        let ours = Chain::new(&DeploymentKey::new([7; 32]), deployment);
+        let first = ours.link(&ours.genesis(), r#"{"kind":"started","at":""}"#).unwrap();
+        assert_eq!(to_hex(&first.mac), "34144464523603efd2043a7468cf9745c7c94ae355f5a494e2791ebfd568c7d3");
+        assert_eq!(to_hex(&ours.seal(&first)), "834c3a476ccf6239d970d93abd384f4a7166500b57813f934489894586d913b9");
+        assert_eq!(ours.digest(&[b"ab", b"c"]), "97e93d4844239440befac5a503c572c8");
+    }
+
+    #[test]
     fn a_digest_tells_where_one_part_ends() {
         let ours = chain(1, 1);
         assert_eq!(ours.digest(&[b"ab", b"c"]), ours.digest(&[b"ab", b"c"]));

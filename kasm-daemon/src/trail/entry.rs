@@ -74,7 +74,8 @@ pub struct Entry {
     /// The route, with parameters in braces.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub route: String,
-    /// What the call was about: `pool`, `config`, `server`, `session`, `workspace`, `user`. A name that names nothing is there
+    /// What the call was about: `pool`, `config`, `server`, `session`, `workspace`, `user`; `made`: the
+    /// place of what was made; `pool_id`: the pool of a machine; `user_digest`: the HMAC of the name of who wanted to log in. A name that names nothing is there
     /// as `hmac:` with its HMAC.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub object: BTreeMap<String, String>,

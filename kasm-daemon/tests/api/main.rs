@@ -1,5 +1,6 @@
 //! The HTTP API as its users meet it: a real host, a real store, real HTTP over loopback, a simulated cloud.
 
+mod burst;
 mod client;
 mod document;
 mod failures;

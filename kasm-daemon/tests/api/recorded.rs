@@ -227,6 +227,10 @@ async fn s_22_forged_check_ins_are_recorded_and_ordinary_ones_are_not() {
     let forged = stage.bare("POST", &format!("{path}x")).json(&json!({ "status": "running" })).send().await;
     let found = of(&stage, &forged).await;
     assert_eq!((found.len(), found[0].kind, found[0].status), (1, Kind::Refused, Some(401)), "{found:#?}");
+    assert!(found[0].object.is_empty(), "nothing of a forged token is believed: {found:#?}");
+    let broken = stage.bare("POST", &path).text("{").send().await;
+    let found = of(&stage, &broken).await;
+    assert_eq!((found.len(), found[0].object["server"].as_str()), (1, "srv-1"), "{found:#?}");
 }
 
 #[tokio::test]
@@ -236,11 +240,13 @@ async fn s_22_a_flood_of_refused_calls_is_bounded_and_counted() {
         let token = format!("Bearer kasm_x_{number}");
         stage.bare("GET", "/v1/pools").header("authorization", &token).send().await.refused(401, "invalid_token");
     }
-    // A caller who is known is not driven out of the log by strangers.
+    // Machines and callers who are known are not driven out of the log by strangers.
+    stage.bare("POST", "/api/set_server_status?token=x").send().await.refused(401, "invalid_checkin_token");
     stage.as_role(Role::Viewer, "POST", "/v1/pools").send().await.refused(403, "forbidden");
     stage.admin("POST", "/v1/pools").json(&json!({ "name": "office" })).send().await.expect(201);
     let all = entries(&stage).await;
-    let strangers = all.iter().filter(|entry| entry.status == Some(401)).count();
+    let strangers = all.iter().filter(|entry| entry.code.as_deref() == Some("invalid_token")).count();
+    assert_eq!(all.iter().filter(|entry| entry.code.as_deref() == Some("invalid_checkin_token")).count(), 1);
     // One more now and then while this runs.
     assert!((200..=220).contains(&strangers), "{strangers}");
     let left_out: u64 = all.iter().map(|entry| entry.left_out).sum();
@@ -399,4 +405,15 @@ async fn the_audit_log_is_read_by_page_caller_pool_and_time() {
     assert_eq!(list("?since=2999-01-01T00:00:00Z").await.0.len(), 0);
     let mistakes = stage.admin("GET", "/v1/audit?since=yesterday").send().await.refused(422, "invalid");
     assert_eq!(mistakes["problems"][0]["path"], "?since");
+}
+
+#[tokio::test]
+async fn s_22_a_call_that_panics_is_answered_in_the_log_too() {
+    let stage = Stage::new().await;
+    let panics = config("b", json!({ "connection_password": { "secret": "panics" } }));
+    let reply = stage.admin("POST", "/v1/pools/filed/configs").json(&panics).send().await;
+    assert_eq!(reply.status, 500);
+    let found = of(&stage, &reply).await;
+    let kinds: Vec<_> = found.iter().map(|entry| (entry.kind, entry.status, entry.code.as_deref())).collect();
+    assert_eq!(kinds, [(Kind::Asked, None, None), (Kind::Answered, Some(500), Some("internal"))], "{found:#?}");
 }

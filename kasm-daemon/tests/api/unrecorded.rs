@@ -219,6 +219,12 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
     stage.bare("GET", "/v1/pools").send().await.refused(401, "no_token");
     stage.as_role(Role::Viewer, "POST", "/v1/pools").send().await.refused(403, "forbidden");
 
+    let metrics = stage.admin("GET", "/metrics").send().await.body;
+    assert!(
+        metrics.contains("kasm_autoscale_unrecorded_calls_total 20\n"),
+        "17 changes, 2 passwords, 1 login: {metrics}"
+    );
+
     store.refuses.store(false, Ordering::SeqCst);
     let again = stage.as_role(Role::Broker, "GET", "/v1/pools/office/sessions/ses-1").send().await.expect(200);
     assert_eq!(again["connection"]["password"], PASSWORD);
