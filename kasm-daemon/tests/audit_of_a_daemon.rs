@@ -78,7 +78,7 @@ impl Drop for Daemon {
 
 /// The last head that a log tells.
 fn head(log: &str) -> String {
-    log.lines().filter_map(|line| line.rsplit_once("head=")).last().unwrap().1.trim().to_owned()
+    log.lines().filter_map(|line| line.rsplit_once("head=")).next_back().unwrap().1.trim().to_owned()
 }
 
 fn audit(folder: &Path, arguments: &[&str]) -> (i32, String) {
