@@ -357,7 +357,9 @@ impl State {
         let now = self.now;
         // What is not stored begins anew, also where the rows never left the memory of this process.
         (server.sessions, server.busy, server.absent) = (0, None, 0);
-        (server.named_at, server.enrolled_at) = (now, now);
+        if !planted!("lags-outlive-a-restart") {
+            (server.named_at, server.enrolled_at) = (now, now);
+        }
         if let Phase::Enrolling { asked, ask_at, .. } = &mut server.phase {
             // The same of the request for its computer object, which is made again. The one before may still take effect, so its
             // time counts from now, and is extended when its directory is known.

@@ -16,6 +16,7 @@ mod login;
 mod openapi;
 mod pools;
 mod recorded;
+mod secure;
 mod serve;
 mod servers;
 mod sessions;
@@ -49,7 +50,7 @@ use crate::workspaces::Workspaces;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::serve::unserved;
-pub use self::serve::{ServeError, Setup, serve, serve_with};
+pub use self::serve::{ServeError, Setup, serve, serve_tls, serve_with};
 
 /// What stands on the wire. The host knows nothing of these.
 pub mod wire {
@@ -84,6 +85,8 @@ pub struct Limits {
     pub requests: usize,
     /// Requests among them that wait for a session to be placed; one more is answered at once.
     pub waits: usize,
+    /// How long a TLS handshake may take. Its connection counts as one all that time.
+    pub handshake_time: Duration,
     /// The line and headers of a request, in bytes.
     pub headers: usize,
     /// The body of a request that may hold a config, in bytes. Other bodies may have 16 KiB.
@@ -110,6 +113,7 @@ impl Default for Limits {
             connections_per_address: 512,
             requests: 512,
             waits: 256,
+            handshake_time: secs(10),
             headers: 32 * 1024,
             body: 1024 * 1024,
             header_time: secs(15),

@@ -6,6 +6,7 @@
 //! | table | what it says |
 //! | --- | --- |
 //! | `listen`, `plain_http_behind_proxy` | where the HTTP API is |
+//! | `[tls]` | `certificate`, `key`: the API speaks TLS; `client_ca`, `checkins_without_certificate`: and asks for certificates |
 //! | `deployment_key` | where the installation's one key is kept |
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
@@ -36,7 +37,9 @@ use kasm_autoscale_core::id::{DirectoryName, InvalidId, PoolName, ProviderName, 
 use kasm_autoscale_core::time::Timestamp;
 
 use crate::auth::{Role, TokenEntry};
+use crate::clock::Clock;
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
+use crate::tls::TlsSettings;
 use crate::users::LoginRules;
 use crate::workspaces::Workspace;
 
@@ -49,6 +52,7 @@ mod report;
 mod script;
 mod settings;
 mod text;
+mod tls;
 mod workspaces;
 
 pub use report::{Mistake, Warning};
@@ -77,6 +81,8 @@ pub struct DaemonConfig {
     pub listen: SocketAddr,
     /// Whether the operator vouches for a TLS proxy in front of an address that is not a loopback one.
     pub plain_http_behind_proxy: bool,
+    /// What the API speaks TLS with, which could be used when the file was read; `None`: it speaks plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// Where the state is kept.
     pub store: StorePath,
     /// Where the deployment key is kept. It is there and has the right form.
@@ -352,6 +358,8 @@ pub struct Surroundings {
     pub environment: Environment,
     /// The kinds of providers that were built into this program.
     pub kinds: Vec<ProviderKind>,
+    /// Now, for certificates.
+    pub now: Timestamp,
 }
 
 impl Surroundings {
@@ -364,7 +372,7 @@ impl Surroundings {
         if cfg!(feature = "azure") {
             kinds.push(ProviderKind::Azure);
         }
-        Self { environment: Environment::of_process(), kinds }
+        Self { environment: Environment::of_process(), kinds, now: Clock::start().now() }
     }
 }
 

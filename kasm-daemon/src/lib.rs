@@ -26,6 +26,7 @@ pub mod secrets;
 pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
+pub mod tls;
 pub mod trail;
 pub mod users;
 pub mod workspaces;

@@ -12,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use kasm_autoscale_core::report::{BackoffKind, ConfigReport, Fallback, Report};
 
+use crate::tls::CertificateCounts;
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfPool {
     pool: String,
@@ -76,6 +78,7 @@ pub struct Metrics {
     frozen: Gauges<OfConfig>,
     violations: Counter,
     unrecorded: Counter,
+    certificate: CertificateCounts,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -109,6 +112,7 @@ impl Default for Metrics {
             frozen: Family::default(),
             violations: Counter::default(),
             unrecorded: Counter::default(),
+            certificate: CertificateCounts::default(),
         };
         metrics.registered()
     }
@@ -174,6 +178,7 @@ impl Metrics {
             "Calls that were not done because the audit log could not be written; alarm when it rises",
             self.unrecorded.clone(),
         );
+        self.certificate.register(&mut registry);
         self.registry = Arc::new(registry);
         self
     }
@@ -200,6 +205,10 @@ impl Metrics {
 
     pub(crate) fn violated(&self) {
         self.violations.inc();
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateCounts {
+        &self.certificate
     }
 
     /// The text of `/metrics`, in the OpenMetrics format, with the pools as these reports show them.

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{Limits, ServeError, Setup, serve_with};
+use crate::api::{Limits, ServeError, Setup, serve_tls, serve_with};
 use crate::auth::{NewTokenError, Tokens, generate_token};
 use crate::clock::Clock;
 use crate::directories::{self, DirectoryRegistry};
@@ -33,6 +33,7 @@ use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::tls::{Hangups, LOOK_EVERY, Tls, follow};
 use crate::users::{LoginRules, Realm, Users};
 use crate::workspaces::Workspaces;
 
@@ -212,6 +213,7 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let listener =
         TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
     let (world, realms) = world(&config, &environment).await?;
+    let tls = tls(&config, &environment, &world)?;
     let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
     let (grace, audit_entries) = (config.limits.shutdown_grace, config.limits.audit_entries);
@@ -219,7 +221,14 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
-    let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
+    let api = match tls {
+        Some(tls) => {
+            // Its own end is nobody's concern: it ends with the daemon.
+            drop(tokio::spawn(follow(Arc::clone(&tls), LOOK_EVERY, Hangups::listen()?, stop.clone())));
+            tokio::spawn(serve_tls(setup, tls, listener, stop.clone()))
+        }
+        None => tokio::spawn(serve_with(setup, listener, stop.clone())),
+    };
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
         // Without its API the daemon is of no use.
@@ -231,6 +240,14 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     host.stop().await;
     served?;
     ended
+}
+
+/// What the API speaks TLS with.
+fn tls(config: &DaemonConfig, environment: &Environment, world: &World) -> Result<Option<Arc<Tls>>, RunError> {
+    let Some(settings) = config.tls.clone() else { return Ok(None) };
+    let loaded = Tls::load(settings, environment, world.clock, &world.metrics);
+    let told = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.below("tls").to_string()).collect();
+    loaded.map(|tls| Some(Arc::new(tls))).map_err(|problems| RunError::Config(told(problems)))
 }
 
 fn login_rules(config: &DaemonConfig) -> LoginRules {

@@ -7,6 +7,7 @@ use std::{env, fs};
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName};
 use kasm_autoscale_core::ports::Secrets;
+use kasm_autoscale_core::time::Timestamp;
 use kasm_daemon::file::{Checks, DaemonConfig, LdapConfig, Mistake, ProviderKind, Surroundings, Warning, load};
 use kasm_daemon::secrets::Environment;
 use kasm_providers::simulated::SimulatedSettings;
@@ -34,6 +35,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         environment: Environment::of(variables),
         kinds: vec![ProviderKind::Simulated, ProviderKind::Aws, ProviderKind::Azure],
+        now: Timestamp::from_secs(1_800_000_000),
     }
 }
 
@@ -147,7 +149,8 @@ async fn the_example_of_azure_is_taken_by_its_provider() {
 
 #[test]
 fn an_unset_variable_is_named_and_an_unknown_kind_is_explained() {
-    let bare = Surroundings { environment: Environment::of([("X", "x")]), kinds: vec![ProviderKind::Simulated] };
+    let environment = Environment::of([("X", "x")]);
+    let bare = Surroundings { environment, kinds: vec![ProviderKind::Simulated], ..surroundings() };
     let text = said(&read(Path::new("examples/aws.toml"), &bare));
     let lines: Vec<&str> = text.lines().map(|line| line.split_once(": error: ").unwrap().1).collect();
     let unset = "it is not set; set it for the daemon, or keep the secret in a file";

@@ -13,6 +13,7 @@ use super::App;
 use super::access::{Access, access};
 use super::error::ApiError;
 use super::recorded::{self, RequestId};
+use super::secure::{ONLY_TLS, Secured, uncertified};
 use crate::auth::{Caller, Role};
 use crate::users::{Login, Users};
 
@@ -105,14 +106,19 @@ fn shaped(mut response: Response, id: &str) -> Response {
 
 /// Headers that keep browsers from guessing, framing, storing and passing on.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
+    let over_tls = request.extensions().get::<Secured>().is_some();
     let mut response = next.run(request).await;
+    let only_tls = over_tls.then_some(ONLY_TLS);
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::X_FRAME_OPTIONS, "DENY"),
-    ] {
+    ]
+    .into_iter()
+    .chain(only_tls)
+    {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
@@ -122,6 +128,12 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
+    if let Some(refusal) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
+        if let Some(error) = refusal.extensions().get::<ApiError>() {
+            recorded::turned_away(&app, &request, None, error);
+        }
+        return refusal;
+    }
     let roles = match wanted {
         // For an unknown method there is no handler behind either; axum adds `Allow`.
         None => return StatusCode::METHOD_NOT_ALLOWED.into_response(),

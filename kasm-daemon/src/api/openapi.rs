@@ -24,7 +24,10 @@ its request's id in `x-request-id`.
 
 Callers bring `Authorization: Bearer TOKEN`. A token has one role: `viewer`, `broker`, `operator` or `admin`; each operation \
 says in `x-roles` which may call it. How to connect to a session, with its password, is told to `broker`, `admin` and the \
-session's own user alone. Users log in with their own name and password at `/v1/login`, and get a token with the role `user`.";
+session's own user alone. Users log in with their own name and password at `/v1/login`, and get a token with the role `user`.
+
+Where client certificates are wanted, a caller without one may ask `/healthz` and check in at most; everything else is then \
+answered with 403 and `no_client_certificate`.";
 
 /// What every route is added to.
 pub(super) fn preamble() -> OpenApi {

@@ -12,15 +12,18 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::secure::{Door, Opening, open, plain_http};
 use super::{App, Limits, openapi_json, router};
 use crate::auth::Tokens;
 use crate::host::Host;
 use crate::store::StoreError;
+use crate::tls::Tls;
 use crate::trail::Kind;
 use crate::users::{LoginRules, Users};
 use crate::workspaces::Workspaces;
@@ -95,6 +98,28 @@ pub async fn serve(
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+    serve_all(setup, None, listener, stop).await
+}
+
+/// As [`serve_with`], over TLS alone: each connection with the certificate that is in use when it begins.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_tls(
+    setup: Setup,
+    tls: Arc<Tls>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    serve_all(setup, Some(tls), listener, stop).await
+}
+
+async fn serve_all(
+    setup: Setup,
+    tls: Option<Arc<Tls>>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     let limits = setup.limits;
     let address = listener.local_addr()?;
     if setup.tokens.is_open() && !address.ip().to_canonical().is_loopback() {
@@ -106,6 +131,7 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
     app.trail().record(app.trail().entry(Kind::Started)).await?;
     app.trail().tell_head().await;
     let router = router(&app);
+    let door: Door = tls.map(|tls| (tls, plain_http(&app)));
     let sweep = stop.clone();
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
     app.0.tasks.spawn(tell_heads(app.clone()));
@@ -114,7 +140,7 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
     let addresses = Addresses::default();
     // Ends what has not ended by itself.
     let abort = CancellationToken::new();
-    tracing::info!(%address, "serving the API");
+    tracing::info!(%address, tls = door.is_some(), "serving the API");
     loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -135,11 +161,11 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
             tracing::debug!(%peer, "too many connections from one address");
             continue;
         };
-        let (router, stop, abort) = (router.clone(), stop.clone(), abort.clone());
+        let (router, door, stop, abort) = (router.clone(), door.clone(), stop.clone(), abort.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = converse(stream, peer, router, limits, stop) => {}
+                () = welcome(stream, peer, door, router, limits, stop) => {}
             }
             drop((place, counted));
         });
@@ -211,12 +237,36 @@ impl Drop for Counted {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Serves one connection. What goes wrong with it is its client's business and ends it, no more.
-async fn converse(stream: TcpStream, peer: IpAddr, router: Router, limits: Limits, stop: CancellationToken) {
+/// Serves one connection, after a handshake where TLS is spoken.
+async fn welcome(stream: TcpStream, peer: IpAddr, door: Door, router: Router, limits: Limits, stop: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
+    let Some((tls, plain_http)) = door else { return converse(stream, peer, router, true, limits, stop).await };
+    let opening = tokio::select! {
+        () = stop.cancelled() => return,
+        opening = open(stream, &tls, limits.handshake_time) => opening,
+    };
+    match opening {
+        Some(Opening::Secured(stream, secured)) => {
+            converse(*stream, peer, router.layer(Extension(secured)), true, limits, stop).await;
+        }
+        Some(Opening::PlainHttp(stream)) => converse(stream, peer, plain_http, false, limits, stop).await,
+        None => {}
+    }
+}
+
+/// Answers requests. What goes wrong with a connection is its client's business and ends it, no more.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: IpAddr,
+    router: Router,
+    keep_alive: bool,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));

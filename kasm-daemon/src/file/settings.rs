@@ -25,7 +25,12 @@ impl Loader<'_, '_> {
         let document = self.document;
         let mut fields = Fields::new(&document.root);
         let plain_http_behind_proxy = fields.boolean("plain_http_behind_proxy").unwrap_or(false);
-        let listen = read_listen(&mut fields, plain_http_behind_proxy);
+        let tls = fields.object("tls");
+        if tls.is_some() && plain_http_behind_proxy {
+            let allowed = "false, or no table [tls]: with it no plain HTTP is spoken, whoever asks";
+            fields.problem(Problem::new("plain_http_behind_proxy", "true, and a table [tls]", allowed));
+        }
+        let listen = read_listen(&mut fields, plain_http_behind_proxy || tls.is_some());
         let key = fields.value("deployment_key");
         let store = fields.object("store");
         let store = fields.require(
@@ -46,6 +51,7 @@ impl Loader<'_, '_> {
 
         let deployment_key = self.read_key(key);
         let store = store.and_then(|object| self.read_store(object));
+        let tls = tls.map(|object| self.read_tls(object));
         let log = log.map(|object| self.read_log(object)).unwrap_or_default();
         let limits = limits.map(|object| self.read_limits(object)).unwrap_or_default();
         let tokens = self.read_tokens(tokens);
@@ -63,6 +69,7 @@ impl Loader<'_, '_> {
             file: document.text.file.clone(),
             listen,
             plain_http_behind_proxy,
+            tls: tls.flatten(),
             store: store?,
             deployment_key: deployment_key?,
             tokens,
@@ -327,7 +334,8 @@ pub(super) fn tables<'a>(fields: &mut Fields<'a>, name: &'static str, header: &s
     }
 }
 
-fn read_listen(fields: &mut Fields<'_>, plain_http_behind_proxy: bool) -> SocketAddr {
+/// `anywhere`: also on addresses that other machines reach.
+fn read_listen(fields: &mut Fields<'_>, anywhere: bool) -> SocketAddr {
     let Some(text) = fields.text("listen") else { return LISTEN_DEFAULT };
     let Ok(listen) = text.parse::<SocketAddr>() else {
         let allowed =
@@ -335,10 +343,11 @@ fn read_listen(fields: &mut Fields<'_>, plain_http_behind_proxy: bool) -> Socket
         fields.problem(Problem::new("listen", shown(&text.into()), allowed));
         return LISTEN_DEFAULT;
     };
-    if !listen.ip().is_loopback() && !plain_http_behind_proxy {
-        let allowed = "a loopback address, as in \"127.0.0.1:7070\": the daemon speaks plain HTTP, so on any other address tokens and check-ins \
-                       could be read and changed on their way; put a proxy that speaks TLS in front of it. Where the proxy is on another \
-                       machine and nobody but the proxy can reach this address, set plain_http_behind_proxy = true";
+    if !listen.ip().is_loopback() && !anywhere {
+        let allowed = "a loopback address, as in \"127.0.0.1:7070\": without a table [tls] the daemon speaks plain HTTP, so on any other address \
+                       tokens and check-ins could be read and changed on their way; give it a certificate in [tls], or put a proxy that \
+                       speaks TLS in front of it. Where the proxy is on another machine and nobody but the proxy can reach this address, \
+                       set plain_http_behind_proxy = true";
         fields.problem(Problem::new("listen", shown(&text.into()), allowed));
     }
     listen
