@@ -82,6 +82,7 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
+    unrecorded: Counter,
     certificate: CertificateCounts,
     limited: Family<OfLimit, Counter>,
 }
@@ -116,6 +117,7 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
+            unrecorded: Counter::default(),
             certificate: CertificateCounts::default(),
             limited: Family::default(),
         };
@@ -178,6 +180,11 @@ impl Metrics {
             "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
+        registry.register(
+            "unrecorded_calls",
+            "Calls that were not done because the audit log could not be written; alarm when it rises",
+            self.unrecorded.clone(),
+        );
         self.certificate.register(&mut registry);
         registry.register(
             "rate_limited",
@@ -206,6 +213,10 @@ impl Metrics {
 
     pub(crate) fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&OfLimit { limit }).inc();
+    }
+
+    pub(crate) fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     pub(crate) fn violated(&self) {
