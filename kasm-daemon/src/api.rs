@@ -4,6 +4,7 @@
 //! answered; every error has one shape ([`wire::ErrorBody`]). `/openapi.json` describes all of it.
 
 pub mod access;
+mod admission;
 mod body;
 mod checkin;
 mod configs;
@@ -14,11 +15,13 @@ mod gate;
 mod login;
 mod openapi;
 mod pools;
+mod rate;
 mod secure;
 mod serve;
 mod servers;
 mod sessions;
 mod system;
+mod tokens;
 mod why;
 mod words;
 mod workspaces;
@@ -37,13 +40,17 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::admission::Admission;
 use self::error::ApiError;
-use crate::auth::{Tokens, to_hex};
+use crate::auth::to_hex;
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
+use crate::tokens::ApiTokens;
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
+pub use self::admission::CallerLimits;
+pub use self::rate::Rate;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::serve::unserved;
@@ -60,6 +67,7 @@ pub mod wire {
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
+    pub use super::tokens::{LoginsEnded, TokenBody, TokenList, TokenView};
     pub use super::why::{
         BackoffView, ConfigWhy, DecisionView, EventList, EventView, FreezeView, PhasesView, SupplyView, WhyView,
     };
@@ -97,6 +105,8 @@ pub struct Limits {
     pub wait: Duration,
     /// How long requests that are under way may take to end when the server stops.
     pub grace: Duration,
+    /// How much one caller may ask.
+    pub callers: CallerLimits,
 }
 
 impl Default for Limits {
@@ -115,6 +125,7 @@ impl Default for Limits {
             handler: secs(70),
             wait: secs(60),
             grace: secs(10),
+            callers: CallerLimits::default(),
         }
     }
 }
@@ -125,11 +136,12 @@ pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
     host: Arc<Host>,
-    tokens: Tokens,
+    tokens: Arc<ApiTokens>,
     users: Arc<Users>,
     workspaces: Arc<Workspaces>,
     limits: Limits,
     stop: CancellationToken,
+    admission: Admission,
     requests: Arc<Semaphore>,
     waits: Semaphore,
     /// Requests that are worked on, also those whose callers have gone.
@@ -141,8 +153,8 @@ struct Shared {
 }
 
 impl App {
-    fn new(setup: Setup, stop: CancellationToken, openapi: String) -> Self {
-        let Setup { host, tokens, users, workspaces, limits } = setup;
+    fn new(setup: Setup, tokens: Arc<ApiTokens>, stop: CancellationToken, openapi: String) -> Self {
+        let Setup { host, tokens: _, users, workspaces, limits } = setup;
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
@@ -153,6 +165,7 @@ impl App {
             workspaces,
             limits,
             stop,
+            admission: Admission::new(limits.callers),
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Semaphore::new(limits.waits),
             tasks: TaskTracker::new(),
@@ -164,6 +177,10 @@ impl App {
 
     fn host(&self) -> &Host {
         &self.0.host
+    }
+
+    fn tokens(&self) -> &ApiTokens {
+        &self.0.tokens
     }
 
     fn users(&self) -> &Users {
@@ -247,6 +264,9 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(login::list_ldap))
         .routes(routes!(login::log_in, login::show_login))
         .routes(routes!(login::log_out))
+        .routes(routes!(tokens::end_logins))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token))
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::show_workspace, workspaces::change_workspace, workspaces::delete_workspace))
         .routes(routes!(workspaces::launch))

@@ -27,5 +27,6 @@ pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
 pub mod tls;
+pub mod tokens;
 pub mod users;
 pub mod workspaces;

@@ -40,6 +40,11 @@ struct OfKind {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfCall {
     provider: String,
     verb: &'static str,
@@ -78,6 +83,7 @@ pub struct Metrics {
     frozen: Gauges<OfConfig>,
     violations: Counter,
     certificate: CertificateCounts,
+    limited: Family<OfLimit, Counter>,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -111,6 +117,7 @@ impl Default for Metrics {
             frozen: Family::default(),
             violations: Counter::default(),
             certificate: CertificateCounts::default(),
+            limited: Family::default(),
         };
         metrics.registered()
     }
@@ -172,6 +179,11 @@ impl Metrics {
             self.violations.clone(),
         );
         self.certificate.register(&mut registry);
+        registry.register(
+            "rate_limited",
+            "Requests refused because their address, token or user asked too much",
+            self.limited.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -190,6 +202,10 @@ impl Metrics {
     pub(crate) fn called(&self, provider: &str, verb: &'static str, outcome: &str, took: Duration) {
         self.calls.get_or_create(&OfCall { provider: provider.into(), verb, outcome: outcome.into() }).inc();
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
     }
 
     pub(crate) fn violated(&self) {

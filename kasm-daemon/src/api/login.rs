@@ -153,7 +153,7 @@ fn read_wish(mut body: JsonObject, address: Option<IpAddr>) -> Result<LoginWish,
 
 /// Where a request comes from. A proxy appends the address that it was called from, so the last one is the one to believe;
 /// those before it are whatever the caller has sent.
-fn origin(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn origin(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     if !(app.users().rules().behind_proxy || peer.to_canonical().is_loopback()) {
         return Some(peer);
     }

@@ -16,11 +16,13 @@ use kasm_autoscale_core::row::{Row, Write};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{Declared, Store, StoreError, StoredEvent, StoredPool};
+use super::{Declared, Store, StoreError, StoredEvent, StoredPool, StoredToken, tokens};
 use crate::workspaces::WorkspaceName;
 
-/// The edition of the tables below. A file of another edition is refused.
-const SCHEMA: i64 = 1;
+/// The edition of the tables. A file of an earlier one is brought to it when it is opened; a file of a later one is refused.
+const SCHEMA: i64 = 2;
+/// The first edition, which had [`TABLES`] alone.
+const SCHEMA_FIRST: i64 = 1;
 /// "kasm" in ASCII: tells our files from other programs' (SQLite file format §1.3.14).
 const APPLICATION_ID: i64 = 0x6b61_736d;
 /// How many events of a pool are kept.
@@ -146,10 +148,16 @@ fn prepare(connection: &Connection) -> Result<DeploymentId, StoreError> {
 fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let is_new = pragma("schema_version")? == 0;
+    let is_first = pragma("application_id")? == APPLICATION_ID && pragma("user_version")? == SCHEMA_FIRST;
     if is_new {
         connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    if is_new || is_first {
+        connection.execute_batch(tokens::TABLE)?;
         connection.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    if is_new {
         let deployment = DeploymentId::from_bytes(random_bytes()?);
         connection.execute("INSERT INTO meta (key, value) VALUES ('deployment', ?1)", [deployment.to_string()])?;
     }
@@ -163,9 +171,9 @@ fn read_deployment(connection: &Connection) -> Result<DeploymentId, StoreError> 
         return Err(refused("it is a database of another program".into()));
     }
     let schema = pragma("user_version")?;
-    if schema != SCHEMA {
+    if !(SCHEMA_FIRST..=SCHEMA).contains(&schema) {
         return Err(refused(format!(
-            "it has schema {schema}, this version reads {SCHEMA}; use the version that wrote it or a later one"
+            "it has schema {schema}, this version reads {SCHEMA_FIRST} to {SCHEMA}; use the version that wrote it or a later one"
         )));
     }
     let text: String = connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0))?;
@@ -306,6 +314,18 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.run(tokens::read).await
+    }
+
+    async fn put_tokens(&self, list: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.run(move |transaction| whole(transaction, || tokens::put(transaction, &list))).await
+    }
+
+    async fn forget_tokens(&self, list: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.run(move |transaction| whole(transaction, || tokens::forget(transaction, &list))).await
+    }
+
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
         self.run(|transaction| {
             let mut statement =
@@ -344,11 +364,18 @@ fn workspace_key(name: &WorkspaceName) -> String {
     format!("workspace:{name}")
 }
 
-/// One step. A savepoint of its own, so that a step that fails leaves the others of its group alone.
+/// One step.
 fn save(transaction: &Transaction<'_>, pool: PoolId, writes: &[Write], events: &[Event]) -> Result<(), StoreError> {
     let pool = pool.to_string();
+    whole(transaction, || {
+        write_rows(transaction, &pool, writes).and_then(|()| write_events(transaction, &pool, events))
+    })
+}
+
+/// Does a job in a savepoint of its own, so that one that fails leaves nothing of itself, and the others of its group alone.
+fn whole(transaction: &Transaction<'_>, job: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     transaction.execute_batch("SAVEPOINT step")?;
-    let result = write_rows(transaction, &pool, writes).and_then(|()| write_events(transaction, &pool, events));
+    let result = job();
     transaction.execute_batch(if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" })?;
     result
 }

@@ -1,5 +1,6 @@
 //! The HTTP API as its users meet it: a real host, a real store, real HTTP over loopback, a simulated cloud.
 
+mod bounds;
 mod client;
 mod document;
 mod failures;
@@ -9,9 +10,11 @@ mod journeys;
 mod limits;
 mod machines;
 mod mistakes;
+mod rates;
 mod roles;
 mod secrets;
 mod sessions;
 mod stage;
+mod tokens;
 mod users;
 mod workspaces;
