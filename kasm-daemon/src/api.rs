@@ -5,6 +5,7 @@
 
 pub mod access;
 mod admission;
+mod audit_log;
 mod body;
 mod checkin;
 mod configs;
@@ -16,6 +17,7 @@ mod login;
 mod openapi;
 mod pools;
 mod rate;
+mod recorded;
 mod secure;
 mod serve;
 mod servers;
@@ -46,6 +48,7 @@ use crate::auth::to_hex;
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
 use crate::tokens::ApiTokens;
+use crate::trail::{self, Trail};
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
@@ -58,6 +61,7 @@ pub use self::serve::{ServeError, Setup, serve, serve_tls, serve_with};
 
 /// What stands on the wire. The host knows nothing of these.
 pub mod wire {
+    pub use super::audit_log::{AuditList, AuditView, CallerView};
     pub use super::checkin::{ProgressBody, ServerStatusBody};
     pub use super::configs::{ConfigBody, ConfigGoing, ConfigList, ConfigView};
     pub use super::connection::{ConnectionView, Revealed};
@@ -107,6 +111,8 @@ pub struct Limits {
     pub grace: Duration,
     /// How much one caller may ask.
     pub callers: CallerLimits,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
@@ -126,6 +132,7 @@ impl Default for Limits {
             wait: secs(60),
             grace: secs(10),
             callers: CallerLimits::default(),
+            audit_entries: trail::KEEP_DEFAULT,
         }
     }
 }
@@ -139,6 +146,7 @@ struct Shared {
     tokens: Arc<ApiTokens>,
     users: Arc<Users>,
     workspaces: Arc<Workspaces>,
+    trail: Trail,
     limits: Limits,
     stop: CancellationToken,
     admission: Admission,
@@ -158,11 +166,14 @@ impl App {
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
+        let world = host.world();
+        let trail = Trail::new(world.store.clone(), &world.key, world.clock, limits.audit_entries);
         Self(Arc::new(Shared {
             host,
             tokens,
             users,
             workspaces,
+            trail,
             limits,
             stop,
             admission: Admission::new(limits.callers),
@@ -189,6 +200,10 @@ impl App {
 
     fn workspaces(&self) -> &Workspaces {
         &self.0.workspaces
+    }
+
+    fn trail(&self) -> &Trail {
+        &self.0.trail
     }
 
     fn limits(&self) -> &Limits {
@@ -223,9 +238,9 @@ impl App {
         })??)
     }
 
-    /// Tells a pool a fact, and waits until its consequences are saved.
+    /// Tells a pool a fact, and waits until its consequences are saved, and with them that this call asked for them.
     async fn ask(&self, pool: &PoolHandle, fact: Fact) -> Result<Answer, ApiError> {
-        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask(fact)).await;
+        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask_recorded(fact, recorded::asked())).await;
         let busy = |_| {
             ApiError::unavailable(
                 "pool_busy",
@@ -261,6 +276,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sessions::keep_session_alive))
         .routes(routes!(why::why))
         .routes(routes!(why::events))
+        .routes(routes!(audit_log::list_audit_log))
         .routes(routes!(login::list_ldap))
         .routes(routes!(login::log_in, login::show_login))
         .routes(routes!(login::log_out))
@@ -285,7 +301,8 @@ pub fn openapi_json() -> String {
 /// Everything that is served: the API behind its table of roles.
 fn router(app: &App) -> Router {
     let (api, _) = described().split_for_parts();
-    let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
+    let recorded = api.route_layer(from_fn_with_state(app.clone(), recorded::record));
+    let authorized = recorded.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
     let all = authorized.fallback(gate::no_such_route);
     all.layer(from_fn_with_state(app.clone(), gate::observe)).layer(from_fn(gate::harden))
 }

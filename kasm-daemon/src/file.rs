@@ -10,7 +10,7 @@
 //! | `deployment_key` | where the installation's one key is kept |
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
-//! | `[limits]` | how much is done at once, and how much one caller may ask |
+//! | `[limits]` | how much is done at once, and how much one caller may ask; `audit_entries`: how much of the audit log is kept |
 //! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256`; `expires`: until when |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
@@ -339,6 +339,8 @@ pub struct Limits {
     /// How much one caller may ask of the API: `address_rate` and `address_burst`, and the same of `token` and `user`, in
     /// requests a second and at once; `user_requests`, `user_sessions`.
     pub callers: CallerLimits,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
@@ -349,6 +351,7 @@ impl Default for Limits {
             probes: 200,
             shutdown_grace: Duration::from_secs(10),
             callers: CallerLimits::default(),
+            audit_entries: crate::trail::KEEP_DEFAULT,
         }
     }
 }

@@ -28,5 +28,6 @@ pub mod store;
 pub mod syntax;
 pub mod tls;
 pub mod tokens;
+pub mod trail;
 pub mod users;
 pub mod workspaces;

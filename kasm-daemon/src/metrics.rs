@@ -82,8 +82,9 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
-    limited: Family<OfLimit, Counter>,
+    unrecorded: Counter,
     certificate: CertificateCounts,
+    limited: Family<OfLimit, Counter>,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -116,8 +117,9 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
-            limited: Family::default(),
+            unrecorded: Counter::default(),
             certificate: CertificateCounts::default(),
+            limited: Family::default(),
         };
         metrics.registered()
     }
@@ -179,11 +181,16 @@ impl Metrics {
             self.violations.clone(),
         );
         registry.register(
+            "unrecorded_calls",
+            "Calls that were not done because the audit log could not be written; alarm when it rises",
+            self.unrecorded.clone(),
+        );
+        self.certificate.register(&mut registry);
+        registry.register(
             "rate_limited",
             "Requests refused because their address, token or user asked too much",
             self.limited.clone(),
         );
-        self.certificate.register(&mut registry);
         self.registry = Arc::new(registry);
         self
     }
@@ -206,6 +213,10 @@ impl Metrics {
 
     pub(crate) fn limited(&self, limit: &'static str) {
         self.limited.get_or_create(&OfLimit { limit }).inc();
+    }
+
+    pub(crate) fn unrecorded(&self) {
+        self.unrecorded.inc();
     }
 
     pub(crate) fn violated(&self) {

@@ -9,6 +9,7 @@ use kasm_autoscale_core::execute::check_config;
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName, ProviderName};
 use kasm_autoscale_core::ports::VmProvider;
+use kasm_autoscale_core::token::DeploymentKey;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -158,8 +159,11 @@ async fn look_at_providers(config: &DaemonConfig, deployment: DeploymentId, envi
 ///
 /// # Errors
 /// The mistakes in the file, one line each.
-pub fn store_of(path: &Path) -> Result<PathBuf, Vec<String>> {
-    load_checked(path).map(|(config, _)| config.store.0)
+pub fn store_of(path: &Path) -> Result<(PathBuf, DeploymentKey), Vec<String>> {
+    let (config, _) = load_checked(path)?;
+    let secret = config.deployment_key.resolve(&Environment::of_process()).map_err(|error| vec![error.to_string()])?;
+    let key = deployment_key(&secret).map_err(|given| vec![RunError::Key(given).to_string()])?;
+    Ok((config.store.0, key))
 }
 
 /// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.
@@ -168,7 +172,7 @@ fn load_checked(path: &Path) -> Result<(DaemonConfig, Vec<Warning>), Vec<String>
     let environment = surroundings.environment.clone();
     // For checks alone: no store is opened and no key is used.
     let nowhere = DeploymentId::from_bytes([0; 16]);
-    let key = kasm_autoscale_core::token::DeploymentKey::new([0; 32]);
+    let key = DeploymentKey::new([0; 32]);
     let make = |config: &ProviderConfig| -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
         tokio::task::block_in_place(|| Handle::current().block_on(build(config, nowhere, &environment)))
     };
@@ -210,13 +214,14 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let listener =
         TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
     let (world, realms) = world(&config, &environment).await?;
+    let tls = tls(&config, &environment, &world)?;
     if !tokens.is_open() && config.tokens.is_empty() && !ApiTokens::any_in(&*world.store, world.clock.now()).await? {
         return Err(RunError::NoTokens);
     }
-    let tls = tls(&config, &environment, &world)?;
     let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
-    let limits = Limits { grace: config.limits.shutdown_grace, callers: config.limits.callers, ..Limits::default() };
+    let (grace, audit_entries) = (config.limits.shutdown_grace, config.limits.audit_entries);
+    let limits = Limits { grace, audit_entries, callers: config.limits.callers, ..Limits::default() };
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };

@@ -174,7 +174,7 @@ fn what_was_read_is_what_was_written() {
         deployment_key = { env = "KASM_DEPLOYMENT_KEY" }
         store.path = "/var/lib/kasm.db"
         log = { filter = "info,kasm_daemon=debug", format = "json" }
-        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m", token_rate = 9, user_sessions = 2 }
+        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m", token_rate = 9, user_sessions = 2, audit_entries = 5000 }
         logins = { idle = "5m", longest = "1h" }
         secrets.desktop = { env = "PASSWORD" }
         token = [{ name = "a", role = "admin", secret = { env = "KASM_PORTAL_TOKEN" } }]
@@ -228,7 +228,7 @@ fn what_was_read_is_what_was_written() {
     );
     let (name, ldap) = config.ldap.first_key_value().unwrap();
     assert_eq!((name.as_str(), ldap.place.line, ldap.settings.len()), ("corp", 15, 3));
-    assert_eq!(config.limits.shutdown_grace.as_secs(), 60);
+    assert_eq!((config.limits.shutdown_grace.as_secs(), config.limits.audit_entries), (60, 5000));
     let token = config.tokens[0].entry(&surroundings().environment).unwrap();
     assert_eq!(token.sha256, <[u8; 32]>::from(Sha256::digest(CANARY)));
     let (name, provider) = config.providers.first_key_value().unwrap();

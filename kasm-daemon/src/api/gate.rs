@@ -13,6 +13,7 @@ use super::App;
 use super::access::{Access, access};
 use super::admission::{admit_address, admit_token, admit_user, unless_ended};
 use super::error::ApiError;
+use super::recorded::{self, RequestId};
 use super::secure::{ONLY_TLS, Secured, uncertified};
 use crate::auth::{Caller, Role};
 use crate::tokens::Known;
@@ -22,10 +23,11 @@ use crate::users::{Login, Users};
 const REQUEST_ID: &str = "x-request-id";
 
 /// Works a request off within its limits, gives errors their shape, and writes the log line.
-pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let clock = app.host().world().clock;
     let started = clock.now();
     let id = app.next_request_id();
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let route =
         request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
@@ -144,7 +146,12 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
                 return error.into_response();
             }
             return match (refusal, wanted) {
-                (Some(refusal), _) => refusal,
+                (Some(refusal), _) => {
+                    if let Some(error) = refusal.extensions().get::<ApiError>() {
+                        recorded::turned_away(&app, &request, None, error);
+                    }
+                    refusal
+                }
                 (None, Some(_)) => next.run(request).await,
                 // For an unknown method there is no handler behind either; axum adds `Allow`.
                 (None, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
@@ -153,7 +160,11 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
     };
     let holder = match identify(&app, request.headers()) {
         Ok(holder) => holder,
-        Err(error) => return admit_address(&app, &request).err().unwrap_or(error).into_response(),
+        Err(error) => {
+            let error = admit_address(&app, &request).err().unwrap_or(error);
+            recorded::turned_away(&app, &request, None, &error);
+            return error.into_response();
+        }
     };
     let caller = holder.caller();
     let admitted = match &holder {
@@ -178,7 +189,9 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
             }
         }
     } else {
-        forbidden(&caller, roles).into_response()
+        let error = forbidden(&caller, roles);
+        recorded::turned_away(&app, &request, Some(&caller), &error);
+        error.into_response()
     };
     response.extensions_mut().insert(caller);
     response

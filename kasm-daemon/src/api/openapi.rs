@@ -55,7 +55,7 @@ pub(super) fn preamble() -> OpenApi {
         .response(
             "Unavailable",
             response(
-                "Not now: too many requests at once, or a pool does not answer. `Retry-After` says when to ask again.",
+                "Not now: too many requests at once, a pool does not answer, or the audit log cannot be written. `Retry-After` says when to ask again.",
             ),
         )
         .build();
@@ -67,6 +67,7 @@ pub(super) fn preamble() -> OpenApi {
         ("workspaces", "What users see and launch"),
         ("tokens", "API tokens: which there are, making and revoking them"),
         ("users", "Users who log in with their own name and password"),
+        ("audit", "Who asked for what, and what came of it"),
         ("decisions", "What was decided, and why"),
         ("machines", "What machines call"),
         ("daemon", "The daemon itself"),

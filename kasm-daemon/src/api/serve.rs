@@ -25,11 +25,15 @@ use crate::host::Host;
 use crate::store::StoreError;
 use crate::tls::Tls;
 use crate::tokens::ApiTokens;
+use crate::trail::Kind;
 use crate::users::{LoginRules, Users};
 use crate::workspaces::Workspaces;
 
 /// How long to wait before accepting again after the system could not, as when it has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often the log is told where the audit log ends.
+const HEAD_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// Why the API is not served.
 #[derive(Debug, Error)]
@@ -39,7 +43,7 @@ pub enum ServeError {
         "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
     )]
     OpenBeyondLoopback(SocketAddr),
-    /// The workspaces or the tokens cannot be read.
+    /// The workspaces or the tokens cannot be read, or the audit log cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The listener is no good.
@@ -83,7 +87,7 @@ async fn tokens_of(setup: &Setup) -> Result<Arc<ApiTokens>, StoreError> {
 /// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors
-/// [`ServeError::Store`] when the workspaces or the tokens in the host's store cannot be read;
+/// [`ServeError::Store`] when the workspaces or the tokens in the host's store cannot be read, or its audit log cannot be written;
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
 pub async fn serve(
     host: Arc<Host>,
@@ -131,12 +135,16 @@ async fn serve_all(
     let users = setup.users.clone();
     let tokens = tokens_of(&setup).await?;
     let app = App::new(setup, tokens.clone(), stop.clone(), openapi_json());
+    // Where this cannot be written, no call that changes something could be answered.
+    app.trail().record(app.trail().entry(Kind::Started)).await?;
+    app.trail().tell_head().await;
     let router = router(&app);
     let door: Door = tls.map(|tls| (tls, plain_http(&app)));
     let sweep = stop.clone();
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
     let until = stop.clone();
     app.0.tasks.spawn(async move { tokens.keep_uses(until).await });
+    app.0.tasks.spawn(tell_heads(app.clone()));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let addresses = Addresses::default();
@@ -183,7 +191,19 @@ async fn serve_all(
         abort.cancel();
         tracing::warn!("requests that did not end in time were broken off");
     }
+    app.trail().record_soon(app.trail().entry(Kind::Stopped));
+    app.trail().tell_head().await;
     Ok(())
+}
+
+/// Tells the log now and then where the audit log ends, so that it is known elsewhere.
+async fn tell_heads(app: App) {
+    loop {
+        tokio::select! {
+            () = app.0.stop.cancelled() => return,
+            () = tokio::time::sleep(HEAD_INTERVAL) => app.trail().tell_head().await,
+        }
+    }
 }
 
 /// How many connections each address has.

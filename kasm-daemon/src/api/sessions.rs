@@ -24,6 +24,7 @@ use super::body::{JsonBody, NoParams, Params, SMALL};
 use super::connection::{ConnectionView, Eyes, Open, opened};
 use super::error::{ApiError, ErrorBody};
 use super::formats::{Format, GuacamoleView};
+use super::recorded;
 use super::servers::{PAGE, PAGE_MAX};
 use super::words;
 use crate::auth::{Caller, sha256, to_hex};
@@ -206,10 +207,13 @@ pub(super) async fn requested(
     let events = pool.events();
     let asking = admit_session(app, pool, &request.user).await?;
     let newest = app.look(pool, |pool| pool.sessions().last().map(|session| session.id)).await?;
+    let user = request.user.to_string();
     let Answer::Session(id) = app.ask(pool, Fact::SessionRequested(request)).await? else {
         return Err(unknown(pool, "of this request"));
     };
     drop(asking);
+    recorded::about("user", user);
+    recorded::about("session", id.to_string());
     if !patience.is_zero() {
         placed(app, pool, events, id, patience).await?;
     }

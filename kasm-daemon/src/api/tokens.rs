@@ -14,6 +14,7 @@ use super::App;
 use super::body::{JsonBody, NoParams, SMALL};
 use super::connection::Revealed;
 use super::error::{ApiError, ErrorBody};
+use super::recorded;
 use super::words;
 use crate::auth::Role;
 use crate::clock::{from_rfc3339, rfc3339};
@@ -132,6 +133,7 @@ pub(super) async fn create_token(
     let now = app.host().world().clock.now();
     let (name, role, expires_at) = read(&body, now)?;
     let (token, known) = app.tokens().make(name.as_str(), role, expires_at).await?;
+    recorded::about("token", known.id());
     Ok((StatusCode::CREATED, Json(TokenView::of(&known, now, Some(token)))))
 }
 
@@ -196,6 +198,9 @@ pub(super) async fn end_logins(
             );
             Err(ApiError::not_found("not_logged_in", message))
         }
-        ended => Ok(Json(LoginsEnded { user, ended })),
+        ended => {
+            recorded::about("user", user.clone());
+            Ok(Json(LoginsEnded { user, ended }))
+        }
     }
 }

@@ -158,6 +158,7 @@ impl Loader<'_, '_> {
                 .span("shutdown_grace", Duration::ZERO..=Duration::from_secs(600))
                 .unwrap_or(defaults.shutdown_grace),
             callers: read_callers(&mut fields),
+            audit_entries: fields.integer("audit_entries", 1000..=100_000_000).unwrap_or(defaults.audit_entries),
         };
         self.finish(fields, "limits");
         limits

@@ -13,6 +13,7 @@ use kasm_autoscale_core::row::{Row, Write};
 use kasm_autoscale_core::session::SessionRequest;
 use kasm_daemon::driver::AskError;
 use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
+use kasm_daemon::trail::{Head, Record, Sealed};
 use kasm_daemon::workspaces::WorkspaceName;
 
 use crate::failures::{cloud, stored, until};
@@ -58,6 +59,22 @@ impl Store for Full {
 
     async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
         self.store.events(pool, before, limit).await
+    }
+
+    async fn record(&self, record: Record) -> Result<(), StoreError> {
+        self.store.record(record).await
+    }
+
+    fn record_soon(&self, record: Record) {
+        self.store.record_soon(record);
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        self.store.audit_head().await
+    }
+
+    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError> {
+        self.store.audit_entries(before, limit).await
     }
 
     async fn declared(&self) -> Result<Declared, StoreError> {

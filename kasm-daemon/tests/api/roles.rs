@@ -40,6 +40,7 @@ DELETE /v1/pools/{pool}/sessions/{session}                        -boa  404
 POST   /v1/pools/{pool}/sessions/{session}/keepalive              -b-a  404
 GET    /v1/pools/{pool}/why                                       v-oa  404
 GET    /v1/pools/{pool}/events                                    v-oa  404
+GET    /v1/audit                                                  ---a  200
 GET    /v1/ldap                                                   v-oa  200
 POST   /v1/login                                                  *     415
 GET    /v1/login                                                  u     200
