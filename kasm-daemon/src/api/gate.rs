@@ -137,22 +137,24 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
-    if let Some(refusal) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
-        if let Some(error) = refusal.extensions().get::<ApiError>() {
-            recorded::turned_away(&app, &request, None, error);
-        }
-        return refusal;
-    }
-    let roles = match wanted {
-        Some(Access::Roles(roles)) => roles,
-        open => {
+    let refusal = uncertified(request.extensions().get(), route.as_deref(), wanted);
+    let roles = match (refusal, wanted) {
+        (None, Some(Access::Roles(roles))) => roles,
+        // Whoever need show no token, or is not looked at, is counted by his address.
+        (refusal, wanted) => {
             if let Err(error) = admit_address(&app, &request) {
                 return error.into_response();
             }
-            return match open {
-                Some(_) => next.run(request).await,
+            return match (refusal, wanted) {
+                (Some(refusal), _) => {
+                    if let Some(error) = refusal.extensions().get::<ApiError>() {
+                        recorded::turned_away(&app, &request, None, error);
+                    }
+                    refusal
+                }
+                (None, Some(_)) => next.run(request).await,
                 // For an unknown method there is no handler behind either; axum adds `Allow`.
-                None => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+                (None, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
             };
         }
     };
