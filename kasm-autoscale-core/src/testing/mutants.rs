@@ -36,6 +36,8 @@ pub const ALL: &[&str] = &[
     "removal-believed-too-early",
     "shown-object-not-taken",
     "unused-directories-forgotten",
+    "priority-ignored",
+    "least-surplus-forgotten",
 ];
 
 static PLANTED: OnceLock<&'static str> = OnceLock::new();
