@@ -27,7 +27,7 @@ install_debian() {
 
 # command=package
 install_debian xrdp=xrdp freerdp-shadow-cli=freerdp2-shadow-x11 xfreerdp=freerdp2-x11 Xvfb=xvfb Xtigervnc=tigervnc-standalone-server \
-	sshd=openssh-server openssl=openssl python3=python3 cc=gcc \
+	sshd=openssh-server openssl=openssl curl=curl python3=python3 cc=gcc \
 	adcli=adcli kinit=krb5-user ldapmodify=ldap-utils socat=socat ip=iproute2 unshare=util-linux
 # A domain controller needs files of packages that have no command.
 [ -e /usr/share/samba/setup/provision.ldif ] && [ -x /usr/sbin/samba ] ||

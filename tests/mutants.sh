@@ -1,6 +1,9 @@
 #!/bin/sh
 # Tests the tests: plants one mistake after the other in the core, each of which a simulated world must find within a minute,
 # and some of which the model checker must find, which goes through all that can happen to small pools.
+# The first world that found one is kept as a tape, `kasm-autoscale-core/tests/replays/MISTAKE.tape`: with the mistake it must
+# fail, and `tests/world.rs` lives it through without. `sh tests/mutants.sh --record [MISTAKE...]` makes them anew, as when worlds
+# have changed so that a tape tells another one.
 # It has a target folder of its own, since builds with mistakes must never be mixed up with others.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,10 +14,35 @@ $cargo build --quiet --locked --package kasm-autoscale-core --features testing -
 model="$CARGO_TARGET_DIR/debug/examples/model"
 soak="$CARGO_TARGET_DIR/debug/examples/soak"
 mutants=$("$soak" --mutants)
+replays=kasm-autoscale-core/tests/replays
+# Seeds that are not those of the ordinary run.
+from=5000000
+if [ "${1:-}" = --record ]; then
+    shift
+    for mutant in ${*:-$mutants}; do
+        # Of the first worlds that fail the shortest one, made shorter still.
+        "$soak" --mutant "$mutant" --seeds 1000000 --from $from --seconds 300 --failures 4 \
+            --record "$replays/$mutant.tape" --shrink 500 | grep " after shrinking" || echo "NOT FOUND  $mutant"
+    done
+    exit
+fi
 missed=""
+for tape in "$replays"/*.tape; do
+    mutant=$(basename "$tape" .tape)
+    echo "$mutants" | grep -qx -- "$mutant" || {
+        missed="$missed $tape(no-such-mistake)"
+        continue
+    }
+    broken=$(sed -n '1s/^# \(.*\); found with.*/\1/p' "$tape")
+    output=$("$soak" --mutant "$mutant" --replay "$tape" 2>&1) || true
+    if ! echo "$output" | grep -qF -- "${broken:-no promise is named in $tape}"; then
+        missed="$missed $tape"
+        echo "NOT SHOWN  $mutant, by its tape"
+    fi
+done
 for mutant in $mutants; do
-    # Seeds that are not those of the ordinary run.
-    if output=$("$soak" --mutant "$mutant" --seeds 1000000 --from 5000000 --seconds 60 --failures 1 2>&1); then
+    [ -s "$replays/$mutant.tape" ] || missed="$missed $mutant(no-tape)"
+    if output=$("$soak" --mutant "$mutant" --seeds 1000000 --from $from --seconds 60 --failures 1 2>&1); then
         missed="$missed $mutant"
         echo "NOT FOUND  $mutant"
     else

@@ -36,7 +36,7 @@ struct Options {
 const HELP: &str =
     "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--goals] [--traces] [--report FILE]
      --all-seen and --goals fail a run that has not seen everything, or has shown less than is demanded of a whole one
-     [--record FILE [--shrink TRIES]]   the first failing world, as a tape, made shorter with so many tries
+     [--record FILE [--shrink TRIES]]   the shortest of the failing worlds, as a tape, made shorter with so many tries
      [--replay FILE]                    a world from a tape";
 
 fn options() -> Result<Options, String> {
@@ -91,6 +91,7 @@ fn run(options: &Options) -> Result<(), String> {
     let limit = options.seconds.map(Duration::from_secs);
     let mut figures = Figures::default();
     let mut failed = Vec::new();
+    let mut shortest = None;
     let mut seed = options.from;
     let end = options.from.saturating_add(options.seeds);
     in_order(options.from..end, options.threads, |lived, verdict| {
@@ -102,9 +103,8 @@ fn run(options: &Options) -> Result<(), String> {
         if let Some(failure) = &verdict.failure {
             println!("seed {lived} failed\n{failure}");
             failed.push(lived);
-            if let Some(path) = options.record.as_ref().filter(|_| failed.len() == 1) {
-                record(lived, &failure.invariant, options.shrink, path)?;
-            }
+            let found = (verdict.figures.steps, lived, failure.invariant.clone());
+            shortest = Some(shortest.take().map_or(found.clone(), |known: (u64, u64, String)| known.min(found)));
         }
         Ok(failed.len() < options.failures && limit.is_none_or(|limit| started.elapsed() < limit))
     })?;
@@ -118,6 +118,9 @@ fn run(options: &Options) -> Result<(), String> {
     }
     if let Some(path) = &options.report {
         std::fs::write(path, shown.page()).map_err(|error| format!("{path}: {error}"))?;
+    }
+    if let (Some(path), Some((_, seed, invariant))) = (&options.record, &shortest) {
+        record(*seed, invariant, options.shrink, path)?;
     }
     if !failed.is_empty() {
         return Err(format!("worlds of these seeds failed: {failed:?}"));

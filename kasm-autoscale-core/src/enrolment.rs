@@ -49,7 +49,9 @@ impl State {
     /// effect for as long as its call is waited for, as a create may; and so may one of a life before that, although another one
     /// was answered meanwhile.
     pub(crate) fn extend_enrolments(&mut self, directory: &DirectoryName, call_timeout: core::time::Duration) {
-        if self.directories.get(directory).is_some_and(|known| known.facts.is_some()) {
+        if self.directories.get(directory).is_some_and(|known| known.facts.is_some())
+            || planted!("enrolments-end-with-their-process")
+        {
             return;
         }
         let of_directory = |server: &&Server| self.directory_of(server).as_ref() == Some(directory);
@@ -131,7 +133,9 @@ impl State {
     }
 
     fn enrolled(&mut self, id: ServerId, computer: ComputerRef) {
-        self.forgive_directory(self.servers[&id].config);
+        if self.speaks_for_its_config(id) {
+            self.forgive_directory(self.servers[&id].config);
+        }
         self.computer_known(id, computer);
         if let Phase::Enrolling { .. } = self.servers[&id].phase {
             // The time that the directory has taken is not the machine's.
@@ -167,10 +171,24 @@ impl State {
         }
     }
 
+    /// A directory fails at making an object.
+    fn directory_failed(&mut self, id: ServerId, kind: DirectoryErrorKind, error: String) {
+        if self.speaks_for_its_config(id) {
+            self.fail(self.servers[&id].config, BackoffKind::Directory(kind), None, error);
+        }
+    }
+
+    /// Whether this server's directory is the one that its config's servers join now. One of an earlier edition may have been born
+    /// to join another one, or to join one where the others join none; how that fares is nothing to them.
+    fn speaks_for_its_config(&self, id: ServerId) -> bool {
+        let server = &self.servers[&id];
+        let current = self.configs[&server.config].spec().domain_join.as_ref();
+        current.is_some_and(|join| self.directory_of(server).as_ref() == Some(&join.directory))
+    }
+
     /// No object was made by this request, for certain. The server goes, and another one is tried when it is time.
     fn enroll_failed(&mut self, id: ServerId, error: &DirectoryError) {
-        let config = self.servers[&id].config;
-        self.fail(config, BackoffKind::Directory(error.kind), None, error.to_string());
+        self.directory_failed(id, error.kind, error.to_string());
         if let Phase::Enrolling { .. } = self.servers[&id].phase {
             self.leave_enrolling(id, DeleteReason::EnrollFailed { kind: error.kind, code: error.code.clone() });
         }
@@ -182,7 +200,7 @@ impl State {
         if planted!("machine-before-its-object") && self.servers[&id].phase.kind() == PhaseKind::Enrolling {
             return self.enrolled(id, ComputerRef("not-known".into()));
         }
-        self.fail(self.servers[&id].config, BackoffKind::Directory(kind), None, failure.error.clone());
+        self.directory_failed(id, kind, failure.error.clone());
         self.edit_server(id, |server| {
             if let Phase::Enrolling { asked, tries, ask_at, .. } = &mut server.phase {
                 *asked = Some(now);

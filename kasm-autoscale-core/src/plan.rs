@@ -178,9 +178,8 @@ impl State {
     pub(crate) fn failing(&self, config: &Config) -> Option<(BackoffKind, Timestamp, u32)> {
         let create = config.memory.create.as_ref().map(|(kind, backoff)| (BackoffKind::Provider(*kind), backoff));
         let boot = config.memory.boot.as_ref().map(|backoff| (BackoffKind::Boot, backoff));
-        // Servers that were born to join fail at their directory after an edit as well, which is nothing to those that are not.
-        let directory = config.memory.directory.as_ref().filter(|_| config.spec().domain_join.is_some());
-        let directory = directory.map(|(kind, backoff)| (BackoffKind::Directory(*kind), backoff));
+        let directory =
+            config.memory.directory.as_ref().map(|(kind, backoff)| (BackoffKind::Directory(*kind), backoff));
         let worst = create.into_iter().chain(directory).chain(boot).max_by_key(|(_, backoff)| backoff.until);
         worst.map(|(kind, backoff)| (kind, backoff.until, backoff.failures))
     }

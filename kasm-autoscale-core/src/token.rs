@@ -37,6 +37,13 @@ impl DeploymentKey {
         Self(SecretBox::init_with(|| bytes))
     }
 
+    /// A key of the host's own, which serves the named purpose alone: nothing that the core derives comes from it, and none of
+    /// the host's other purposes do.
+    pub fn derived(&self, purpose: &str) -> SecretBox<[u8; 32]> {
+        let key = hmac_of(self.0.expose_secret(), format!("host: {purpose}").as_bytes()).finalize().into_bytes();
+        SecretBox::init_with(|| key.into())
+    }
+
     /// HMAC-SHA256 over a text, under a key that serves this purpose alone.
     fn mac(&self, purpose: &str, text: &str) -> Hmac<Sha256> {
         let key = hmac_of(self.0.expose_secret(), purpose.as_bytes()).finalize().into_bytes();

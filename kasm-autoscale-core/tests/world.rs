@@ -8,7 +8,8 @@ use kasm_autoscale_core::testing::choices::{Bytes, Choices, Tape, common};
 use kasm_autoscale_core::testing::entropy::Seeded;
 use kasm_autoscale_core::testing::world::{Figures, explore};
 
-/// Files of worlds in which a promise was once broken, before the core was mended or with a mistake planted in it.
+/// Tapes of worlds in which a promise is broken by a core with a mistake planted in it, many of which it once had. `make mutants`
+/// proves that they still show it.
 #[test]
 fn worlds_that_once_failed_fail_no_more() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/replays");

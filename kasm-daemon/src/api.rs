@@ -4,6 +4,8 @@
 //! answered; every error has one shape ([`wire::ErrorBody`]). `/openapi.json` describes all of it.
 
 pub mod access;
+mod admission;
+mod audit_log;
 mod body;
 mod checkin;
 mod configs;
@@ -14,10 +16,14 @@ mod gate;
 mod login;
 mod openapi;
 mod pools;
+mod rate;
+mod recorded;
+mod secure;
 mod serve;
 mod servers;
 mod sessions;
 mod system;
+mod tokens;
 mod why;
 mod words;
 mod workspaces;
@@ -36,20 +42,26 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::admission::Admission;
 use self::error::ApiError;
-use crate::auth::{Tokens, to_hex};
+use crate::auth::to_hex;
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
+use crate::tokens::ApiTokens;
+use crate::trail::{self, Trail};
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
+pub use self::admission::CallerLimits;
+pub use self::rate::Rate;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::serve::unserved;
-pub use self::serve::{ServeError, Setup, serve, serve_with};
+pub use self::serve::{ServeError, Setup, serve, serve_tls, serve_with};
 
 /// What stands on the wire. The host knows nothing of these.
 pub mod wire {
+    pub use super::audit_log::{AuditList, AuditView, CallerView};
     pub use super::checkin::{ProgressBody, ServerStatusBody};
     pub use super::configs::{ConfigBody, ConfigGoing, ConfigList, ConfigView};
     pub use super::connection::{ConnectionView, Revealed};
@@ -59,6 +71,7 @@ pub mod wire {
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
+    pub use super::tokens::{LoginsEnded, TokenBody, TokenList, TokenView};
     pub use super::why::{
         BackoffView, ConfigWhy, DecisionView, EventList, EventView, FreezeView, PhasesView, SupplyView, WhyView,
     };
@@ -80,6 +93,8 @@ pub struct Limits {
     pub requests: usize,
     /// Requests among them that wait for a session to be placed; one more is answered at once.
     pub waits: usize,
+    /// How long a TLS handshake may take. Its connection counts as one all that time.
+    pub handshake_time: Duration,
     /// The line and headers of a request, in bytes.
     pub headers: usize,
     /// The body of a request that may hold a config, in bytes. Other bodies may have 16 KiB.
@@ -94,6 +109,10 @@ pub struct Limits {
     pub wait: Duration,
     /// How long requests that are under way may take to end when the server stops.
     pub grace: Duration,
+    /// How much one caller may ask.
+    pub callers: CallerLimits,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
@@ -104,6 +123,7 @@ impl Default for Limits {
             connections_per_address: 512,
             requests: 512,
             waits: 256,
+            handshake_time: secs(10),
             headers: 32 * 1024,
             body: 1024 * 1024,
             header_time: secs(15),
@@ -111,6 +131,8 @@ impl Default for Limits {
             handler: secs(70),
             wait: secs(60),
             grace: secs(10),
+            callers: CallerLimits::default(),
+            audit_entries: trail::KEEP_DEFAULT,
         }
     }
 }
@@ -121,11 +143,13 @@ pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
     host: Arc<Host>,
-    tokens: Tokens,
+    tokens: Arc<ApiTokens>,
     users: Arc<Users>,
     workspaces: Arc<Workspaces>,
+    trail: Trail,
     limits: Limits,
     stop: CancellationToken,
+    admission: Admission,
     requests: Arc<Semaphore>,
     waits: Semaphore,
     /// Requests that are worked on, also those whose callers have gone.
@@ -137,18 +161,22 @@ struct Shared {
 }
 
 impl App {
-    fn new(setup: Setup, stop: CancellationToken, openapi: String) -> Self {
-        let Setup { host, tokens, users, workspaces, limits } = setup;
+    fn new(setup: Setup, tokens: Arc<ApiTokens>, stop: CancellationToken, openapi: String) -> Self {
+        let Setup { host, tokens: _, users, workspaces, limits } = setup;
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
+        let world = host.world();
+        let trail = Trail::new(world.store.clone(), &world.key, world.clock, limits.audit_entries);
         Self(Arc::new(Shared {
             host,
             tokens,
             users,
             workspaces,
+            trail,
             limits,
             stop,
+            admission: Admission::new(limits.callers),
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Semaphore::new(limits.waits),
             tasks: TaskTracker::new(),
@@ -162,12 +190,20 @@ impl App {
         &self.0.host
     }
 
+    fn tokens(&self) -> &ApiTokens {
+        &self.0.tokens
+    }
+
     fn users(&self) -> &Users {
         &self.0.users
     }
 
     fn workspaces(&self) -> &Workspaces {
         &self.0.workspaces
+    }
+
+    fn trail(&self) -> &Trail {
+        &self.0.trail
     }
 
     fn limits(&self) -> &Limits {
@@ -202,9 +238,9 @@ impl App {
         })??)
     }
 
-    /// Tells a pool a fact, and waits until its consequences are saved.
+    /// Tells a pool a fact, and waits until its consequences are saved, and with them that this call asked for them.
     async fn ask(&self, pool: &PoolHandle, fact: Fact) -> Result<Answer, ApiError> {
-        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask(fact)).await;
+        let answer = tokio::time::timeout(POOL_PATIENCE, pool.ask_recorded(fact, recorded::asked())).await;
         let busy = |_| {
             ApiError::unavailable(
                 "pool_busy",
@@ -240,9 +276,13 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sessions::keep_session_alive))
         .routes(routes!(why::why))
         .routes(routes!(why::events))
+        .routes(routes!(audit_log::list_audit_log))
         .routes(routes!(login::list_ldap))
         .routes(routes!(login::log_in, login::show_login))
         .routes(routes!(login::log_out))
+        .routes(routes!(tokens::end_logins))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token))
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::show_workspace, workspaces::change_workspace, workspaces::delete_workspace))
         .routes(routes!(workspaces::launch))
@@ -261,7 +301,8 @@ pub fn openapi_json() -> String {
 /// Everything that is served: the API behind its table of roles.
 fn router(app: &App) -> Router {
     let (api, _) = described().split_for_parts();
-    let authorized = api.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
+    let recorded = api.route_layer(from_fn_with_state(app.clone(), recorded::record));
+    let authorized = recorded.route_layer(from_fn_with_state(app.clone(), gate::authorize)).with_state(app.clone());
     let all = authorized.fallback(gate::no_such_route);
     all.layer(from_fn_with_state(app.clone(), gate::observe)).layer(from_fn(gate::harden))
 }

@@ -2,6 +2,8 @@
 //!
 //! The file is copied, with what a crash has left beside it, and the copy is looked at: SQLite would otherwise write into the
 //! folder of a file that it only reads. A store that a daemon has open is refused, since a copy of it could be torn.
+//!
+//! The checks are those of the pools' invariants, and of the audit log's chain ([`crate::trail::verify`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,10 +15,14 @@ use kasm_autoscale_core::pool::Pool;
 use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{RestoreError, Row};
 use kasm_autoscale_core::time::Timestamp;
+use kasm_autoscale_core::token::DeploymentKey;
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
-use crate::store::{Declared, SqliteStore, StoreError};
+use crate::store::{Declared, SqliteStore, StoreError, anchor_of};
+use crate::trail::Chain;
+use crate::trail::chain::Shown;
+use crate::trail::verify::{Anchor, Verifier};
 use crate::workspaces::Workspace;
 
 /// How many findings of one kind are told one by one.
@@ -44,11 +50,20 @@ pub struct Audited {
     pub findings: usize,
 }
 
+/// What the audit log is held against.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// The installation's key. Without it nothing can be said of the chain.
+    pub key: Option<DeploymentKey>,
+    /// An entry that must be there, as the daemon's log has told it.
+    pub head: Option<Shown>,
+}
+
 /// Runs every check over the store in this file.
 ///
 /// # Errors
 /// [`AuditError`] when it cannot be looked at: no such file, in use, another program's, another version's, or too damaged.
-pub fn audit(path: &Path) -> Result<Audited, AuditError> {
+pub fn audit(path: &Path, proof: &Proof) -> Result<Audited, AuditError> {
     let unreadable = |reason: String| AuditError::Unreadable { path: path.display().to_string(), reason };
     let copy = Copy::of(path).map_err(unreadable)?;
     let damaged =
@@ -68,6 +83,7 @@ pub fn audit(path: &Path) -> Result<Audited, AuditError> {
         }
     }
     auditor.look_at_events().map_err(damaged)?;
+    auditor.look_at_log(proof).map_err(damaged)?;
     let Auditor { mut lines, findings, .. } = auditor;
     let count = match findings {
         0 => "nothing found".to_owned(),
@@ -293,6 +309,48 @@ impl Auditor {
         for (number, error) in unreadable {
             self.found(format_args!("I-32 what is stored can be read: event {number}: {error}"));
         }
+        Ok(())
+    }
+
+    /// The audit log: its chain where there is a key, and what it says of itself.
+    fn look_at_log(&mut self, proof: &Proof) -> rusqlite::Result<()> {
+        let is_there = "SELECT count(*) FROM sqlite_schema WHERE name IN ('audit', 'audit_anchor')";
+        if self.connection.query_row(is_there, [], |row| row.get::<_, i64>(0))? < 2 {
+            self.lines.push("audit log: none; a version before it wrote this store".into());
+            if let Some(head) = &proof.head {
+                self.found(format_args!("S-22 the audit log is whole: the head {head} is not there"));
+            }
+            return Ok(());
+        }
+        let chain = proof.key.as_ref().map(|key| Chain::new(key, self.deployment));
+        let anchor: Option<Anchor> = match anchor_of(&self.connection) {
+            Ok(anchor) => anchor,
+            Err(error) => {
+                self.found(format_args!("S-22 the audit log is whole: its anchor cannot be read: {error}"));
+                None
+            }
+        };
+        let mut verifier = Verifier::new(chain.as_ref(), anchor, proof.head.as_ref());
+        {
+            let mut statement = self.connection.prepare("SELECT number, mac, entry FROM audit ORDER BY number")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                verifier.take(row.get(0)?, row.get_ref(1)?.as_bytes().unwrap_or_default(), row.get_ref(2)?.as_str()?);
+            }
+        }
+        let verdict = verifier.finish();
+        let count = verdict.entries;
+        self.lines.push(match (verdict.numbers, chain.is_some()) {
+            (None, _) => "audit log: no entries".to_owned(),
+            (Some((first, last)), true) => format!("audit log: {count} entries, {first} to {last}, held against the key"),
+            (Some((first, last)), false) => format!(
+                "audit log: {count} entries, {first} to {last}, NOT VERIFIED: that takes the deployment key, which --config names"
+            ),
+        });
+        for finding in verdict.findings {
+            self.found(format_args!("S-22 the audit log is whole: {finding}"));
+        }
+        self.lines.extend(verdict.notes.into_iter().map(|note| format!("note: audit log: {note}")));
         Ok(())
     }
 }

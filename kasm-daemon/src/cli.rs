@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use kasm_autoscale_core::time::Span;
 
+use crate::trail::chain::Shown;
+
 /// Server pools that keep their free sessions.
 #[derive(Debug, Parser)]
 #[command(name = "kasm-daemon", version, about, propagate_version = true)]
@@ -53,9 +55,13 @@ pub enum Action {
         /// The store's file.
         #[arg(long, value_name = "FILE", required_unless_present = "config", conflicts_with = "config")]
         store: Option<PathBuf>,
-        /// The config file that names the store.
+        /// The config file that names the store and the deployment key, without which the audit log cannot be verified.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// An entry that the audit log must have, as the daemon's log tells it (head=NUMBER:MAC): shows that the end of the audit
+        /// log was not cut off.
+        #[arg(long, value_name = "NUMBER:MAC")]
+        head: Option<Shown>,
     },
     /// Make an API token: print it once, and the SHA-256 that goes into the config file.
     Token {

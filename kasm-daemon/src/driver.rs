@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::host::World;
 use crate::store::StoreError;
+use crate::trail::Record;
 
 /// How many messages may wait for a pool. More than that, callers wait.
 const MAILBOX: usize = 4096;
@@ -51,7 +52,7 @@ pub enum AskError {
 }
 
 enum Message {
-    Fact(Fact, oneshot::Sender<Result<Answer, AskError>>),
+    Fact(Fact, Option<Record>, oneshot::Sender<Result<Answer, AskError>>),
     Finished(CommandId, Outcome),
     Look(Look),
 }
@@ -84,8 +85,16 @@ impl PoolHandle {
     /// # Errors
     /// [`AskError`]; a wish that was refused is an answer, not an error.
     pub async fn ask(&self, fact: Fact) -> Result<Answer, AskError> {
+        self.ask_recorded(fact, None).await
+    }
+
+    /// As [`ask`](Self::ask), with an entry for the audit log: it is saved with the consequences, or neither is.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub async fn ask_recorded(&self, fact: Fact, record: Option<Record>) -> Result<Answer, AskError> {
         let (answer, answered) = oneshot::channel();
-        self.mailbox.send(Message::Fact(fact, answer)).await.map_err(|_| AskError::Stopped)?;
+        self.mailbox.send(Message::Fact(fact, record, answer)).await.map_err(|_| AskError::Stopped)?;
         answered.await.map_err(|_| AskError::Stopped)?
     }
 
@@ -126,6 +135,7 @@ pub(crate) fn spawn(pool: Pool, world: Arc<World>, tasks: &TaskTracker, stop: Ca
         commands: TaskTracker::new(),
         stop: stop.clone(),
         pending: Vec::new(),
+        records: Vec::new(),
         callers: BTreeMap::new(),
         next_ticket: 0,
         wake_at: None,
@@ -202,6 +212,8 @@ struct Driver {
     stop: CancellationToken,
     /// Facts for the next step.
     pending: Vec<Input>,
+    /// What the audit log is to say of them.
+    records: Vec<Record>,
     callers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, AskError>>>,
     next_ticket: u64,
     wake_at: Option<Timestamp>,
@@ -255,7 +267,8 @@ impl Driver {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Fact(fact, caller) => {
+                Message::Fact(fact, record, caller) => {
+                    self.records.extend(record);
                     let ticket = Ticket(self.next_ticket);
                     self.next_ticket += 1;
                     self.callers.insert(ticket, caller);
@@ -270,7 +283,7 @@ impl Driver {
 
     async fn step(&mut self) {
         let world = self.world.clone();
-        let inputs = std::mem::take(&mut self.pending);
+        let (inputs, records) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.records));
         let started = world.clock.now();
         let recounts = self.recount_at <= started;
         let batch = self.pool.step(started, inputs);
@@ -279,9 +292,10 @@ impl Driver {
             self.recount_at = world.clock.now() + RECOUNT_INTERVAL.max(took * RECOUNT_SHARE);
         }
         world.metrics.stepped(self.pool.spec().name.as_str(), took);
-        if !batch.writes().is_empty() || !batch.events().is_empty() {
+        if !(batch.writes().is_empty() && batch.events().is_empty() && records.is_empty()) {
             let saving = world.clock.now();
-            let saved = world.store.save(self.pool.spec().id, batch.writes().to_vec(), batch.events().to_vec()).await;
+            let (writes, events) = (batch.writes().to_vec(), batch.events().to_vec());
+            let saved = world.store.save_recorded(self.pool.spec().id, writes, events, records).await;
             world.metrics.saved(saved.is_ok(), world.clock.now().since(saving));
             if let Err(error) = saved {
                 drop(batch);

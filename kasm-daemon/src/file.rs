@@ -6,10 +6,11 @@
 //! | table | what it says |
 //! | --- | --- |
 //! | `listen`, `plain_http_behind_proxy` | where the HTTP API is |
+//! | `[tls]` | `certificate`, `key`: the API speaks TLS; `client_ca`, `checkins_without_certificate`: and asks for certificates |
 //! | `deployment_key` | where the installation's one key is kept |
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
-//! | `[limits]` | how much is done at once |
+//! | `[limits]` | how much is done at once, and how much one caller may ask; `audit_entries`: how much of the audit log is kept |
 //! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256`; `expires`: until when |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
@@ -35,8 +36,11 @@ use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{DirectoryName, InvalidId, PoolName, ProviderName, SecretName};
 use kasm_autoscale_core::time::Timestamp;
 
+use crate::api::CallerLimits;
 use crate::auth::{Role, TokenEntry};
+use crate::clock::Clock;
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
+use crate::tls::TlsSettings;
 use crate::users::LoginRules;
 use crate::workspaces::Workspace;
 
@@ -49,6 +53,7 @@ mod report;
 mod script;
 mod settings;
 mod text;
+mod tls;
 mod workspaces;
 
 pub use report::{Mistake, Warning};
@@ -77,6 +82,8 @@ pub struct DaemonConfig {
     pub listen: SocketAddr,
     /// Whether the operator vouches for a TLS proxy in front of an address that is not a loopback one.
     pub plain_http_behind_proxy: bool,
+    /// What the API speaks TLS with, which could be used when the file was read; `None`: it speaks plain HTTP.
+    pub tls: Option<TlsSettings>,
     /// Where the state is kept.
     pub store: StorePath,
     /// Where the deployment key is kept. It is there and has the right form.
@@ -329,11 +336,23 @@ pub struct Limits {
     pub probes: u32,
     /// How long a stopping daemon waits for calls under way; what is then left is looked up at the next start.
     pub shutdown_grace: Duration,
+    /// How much one caller may ask of the API: `address_rate` and `address_burst`, and the same of `token` and `user`, in
+    /// requests a second and at once; `user_requests`, `user_sessions`.
+    pub callers: CallerLimits,
+    /// How many entries of the audit log are kept.
+    pub audit_entries: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { provider_calls: 32, directory_calls: 8, probes: 200, shutdown_grace: Duration::from_secs(10) }
+        Self {
+            provider_calls: 32,
+            directory_calls: 8,
+            probes: 200,
+            shutdown_grace: Duration::from_secs(10),
+            callers: CallerLimits::default(),
+            audit_entries: crate::trail::KEEP_DEFAULT,
+        }
     }
 }
 
@@ -344,6 +363,8 @@ pub struct Surroundings {
     pub environment: Environment,
     /// The kinds of providers that were built into this program.
     pub kinds: Vec<ProviderKind>,
+    /// Now, for certificates.
+    pub now: Timestamp,
 }
 
 impl Surroundings {
@@ -356,7 +377,7 @@ impl Surroundings {
         if cfg!(feature = "azure") {
             kinds.push(ProviderKind::Azure);
         }
-        Self { environment: Environment::of_process(), kinds }
+        Self { environment: Environment::of_process(), kinds, now: Clock::start().now() }
     }
 }
 

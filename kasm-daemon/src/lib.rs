@@ -26,5 +26,8 @@ pub mod secrets;
 pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
+pub mod tls;
+pub mod tokens;
+pub mod trail;
 pub mod users;
 pub mod workspaces;

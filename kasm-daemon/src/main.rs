@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kasm_daemon::cli::{Action, Cli};
+use kasm_daemon::trail::chain::Shown;
 use kasm_daemon::{audit, demo, run};
 
 /// The command line or the config file has a mistake (as for `check`); everything else that fails ends with 1.
@@ -38,25 +39,25 @@ fn main() -> ExitCode {
             told(&checked.text);
             if checked.sound { ExitCode::SUCCESS } else { ExitCode::from(MISTAKE) }
         }
-        Action::Audit { store, config } => runtime.block_on(audited(store, config)),
+        Action::Audit { store, config, head } => runtime.block_on(audited(store, config, head)),
         Action::Token { name } => run::token(&name).map_or_else(|error| failed(&error), |text| said(&text)),
         Action::Key => run::key().map_or_else(|error| failed(&error), |text| said(&text)),
     }
 }
 
 /// Ends with 1 for findings, so what keeps an audit from being made ends with [`MISTAKE`].
-async fn audited(store: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
-    let store = match (store, config) {
-        (Some(store), _) => store,
+async fn audited(store: Option<PathBuf>, config: Option<PathBuf>, head: Option<Shown>) -> ExitCode {
+    let (store, key) = match (store, config) {
+        (Some(store), _) => (store, None),
         (None, config) => match run::store_of(&config.unwrap_or_default()) {
-            Ok(store) => store,
+            Ok((store, key)) => (store, Some(key)),
             Err(mistakes) => {
                 told(&mistakes.join("\n"));
                 return ExitCode::from(MISTAKE);
             }
         },
     };
-    match audit::audit(&store) {
+    match audit::audit(&store, &audit::Proof { key, head }) {
         Ok(audited) => {
             let told = said(&audited.text);
             if audited.findings == 0 { told } else { ExitCode::FAILURE }

@@ -12,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use kasm_autoscale_core::report::{BackoffKind, ConfigReport, Fallback, Report};
 
+use crate::tls::CertificateCounts;
+
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfPool {
     pool: String,
@@ -35,6 +37,11 @@ struct OfKind {
     pool: String,
     config: String,
     kind: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfLimit {
+    limit: &'static str,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -75,6 +82,9 @@ pub struct Metrics {
     saves_failed: Counter,
     frozen: Gauges<OfConfig>,
     violations: Counter,
+    unrecorded: Counter,
+    certificate: CertificateCounts,
+    limited: Family<OfLimit, Counter>,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -107,6 +117,9 @@ impl Default for Metrics {
             saves_failed: Counter::default(),
             frozen: Family::default(),
             violations: Counter::default(),
+            unrecorded: Counter::default(),
+            certificate: CertificateCounts::default(),
+            limited: Family::default(),
         };
         metrics.registered()
     }
@@ -167,6 +180,17 @@ impl Metrics {
             "How often a config was frozen because an invariant did not hold; always a bug, or rows changed by hand",
             self.violations.clone(),
         );
+        registry.register(
+            "unrecorded_calls",
+            "Calls that were not done because the audit log could not be written; alarm when it rises",
+            self.unrecorded.clone(),
+        );
+        self.certificate.register(&mut registry);
+        registry.register(
+            "rate_limited",
+            "Requests refused because their address, token or user asked too much",
+            self.limited.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -187,8 +211,20 @@ impl Metrics {
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
     }
 
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
+    }
+
+    pub(crate) fn unrecorded(&self) {
+        self.unrecorded.inc();
+    }
+
     pub(crate) fn violated(&self) {
         self.violations.inc();
+    }
+
+    pub(crate) fn certificate(&self) -> &CertificateCounts {
+        &self.certificate
     }
 
     /// The text of `/metrics`, in the OpenMetrics format, with the pools as these reports show them.

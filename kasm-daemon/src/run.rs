@@ -9,6 +9,7 @@ use kasm_autoscale_core::execute::check_config;
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName, ProviderName};
 use kasm_autoscale_core::ports::VmProvider;
+use kasm_autoscale_core::token::DeploymentKey;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{Limits, ServeError, Setup, serve_with};
+use crate::api::{Limits, ServeError, Setup, serve_tls, serve_with};
 use crate::auth::{NewTokenError, Tokens, generate_token};
 use crate::clock::Clock;
 use crate::directories::{self, DirectoryRegistry};
@@ -32,6 +33,8 @@ use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
+use crate::tls::{Hangups, LOOK_EVERY, Tls, follow};
+use crate::tokens::ApiTokens;
 use crate::users::{LoginRules, Realm, Users};
 use crate::workspaces::Workspaces;
 
@@ -43,7 +46,7 @@ pub enum RunError {
     Config(Vec<String>),
     /// Nobody could use the API.
     #[error(
-        "the config file declares no [[token]], so nobody could use the API; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own"
+        "the config file declares no [[token]] and none was made through the API, so nobody could use it; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own"
     )]
     NoTokens,
     /// A secret cannot be read any more.
@@ -156,8 +159,11 @@ async fn look_at_providers(config: &DaemonConfig, deployment: DeploymentId, envi
 ///
 /// # Errors
 /// The mistakes in the file, one line each.
-pub fn store_of(path: &Path) -> Result<PathBuf, Vec<String>> {
-    load_checked(path).map(|(config, _)| config.store.0)
+pub fn store_of(path: &Path) -> Result<(PathBuf, DeploymentKey), Vec<String>> {
+    let (config, _) = load_checked(path)?;
+    let secret = config.deployment_key.resolve(&Environment::of_process()).map_err(|error| vec![error.to_string()])?;
+    let key = deployment_key(&secret).map_err(|given| vec![RunError::Key(given).to_string()])?;
+    Ok((config.store.0, key))
 }
 
 /// Reads a config file with everything that only the providers can check. To be called on a runtime of several threads.
@@ -166,7 +172,7 @@ fn load_checked(path: &Path) -> Result<(DaemonConfig, Vec<Warning>), Vec<String>
     let environment = surroundings.environment.clone();
     // For checks alone: no store is opened and no key is used.
     let nowhere = DeploymentId::from_bytes([0; 16]);
-    let key = kasm_autoscale_core::token::DeploymentKey::new([0; 32]);
+    let key = DeploymentKey::new([0; 32]);
     let make = |config: &ProviderConfig| -> Result<Arc<dyn VmProvider>, Vec<Problem>> {
         tokio::task::block_in_place(|| Handle::current().block_on(build(config, nowhere, &environment)))
     };
@@ -208,13 +214,25 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let listener =
         TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
     let (world, realms) = world(&config, &environment).await?;
+    let tls = tls(&config, &environment, &world)?;
+    if !tokens.is_open() && config.tokens.is_empty() && !ApiTokens::any_in(&*world.store, world.clock.now()).await? {
+        return Err(RunError::NoTokens);
+    }
     let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
-    let limits = Limits { grace: config.limits.shutdown_grace, ..Limits::default() };
+    let (grace, audit_entries) = (config.limits.shutdown_grace, config.limits.audit_entries);
+    let limits = Limits { grace, audit_entries, callers: config.limits.callers, ..Limits::default() };
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
-    let api = tokio::spawn(serve_with(setup, listener, stop.clone()));
+    let api = match tls {
+        Some(tls) => {
+            // Its own end is nobody's concern: it ends with the daemon.
+            drop(tokio::spawn(follow(Arc::clone(&tls), LOOK_EVERY, Hangups::listen()?, stop.clone())));
+            tokio::spawn(serve_tls(setup, tls, listener, stop.clone()))
+        }
+        None => tokio::spawn(serve_with(setup, listener, stop.clone())),
+    };
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
         // Without its API the daemon is of no use.
@@ -228,20 +246,23 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     ended
 }
 
+/// What the API speaks TLS with.
+fn tls(config: &DaemonConfig, environment: &Environment, world: &World) -> Result<Option<Arc<Tls>>, RunError> {
+    let Some(settings) = config.tls.clone() else { return Ok(None) };
+    let loaded = Tls::load(settings, environment, world.clock, &world.metrics);
+    let told = |problems: Vec<Problem>| problems.into_iter().map(|problem| problem.below("tls").to_string()).collect();
+    loaded.map(|tls| Some(Arc::new(tls))).map_err(|problems| RunError::Config(told(problems)))
+}
+
 fn login_rules(config: &DaemonConfig) -> LoginRules {
     LoginRules { behind_proxy: config.plain_http_behind_proxy, ..config.logins }
 }
 
-fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, RunError> {
-    match (insecure_no_auth, config.tokens.is_empty()) {
-        (true, _) => Ok(Tokens::none()),
-        (false, true) => Err(RunError::NoTokens),
-        (false, false) => {
-            let entries: Result<Vec<_>, SecretError> =
-                config.tokens.iter().map(|token| token.entry(environment)).collect();
-            Ok(Tokens::new(entries?))
-        }
+fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, SecretError> {
+    if insecure_no_auth {
+        return Ok(Tokens::none());
     }
+    config.tokens.iter().map(|token| token.entry(environment)).collect::<Result<_, _>>().map(Tokens::new)
 }
 
 /// What the pools work with, and what the LDAP configs are to users.

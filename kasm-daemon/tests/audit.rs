@@ -81,7 +81,12 @@ async fn a_sound_store_is_found_sound_and_left_as_it_is() {
     let (code, text) = audit(&path);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("pool fleet: 1 configs, 4 servers, 3 sessions\n"), "{text}");
-    assert!(text.contains("events: 1\n") && text.trim_end().ends_with("pools.sqlite: nothing found"), "{text}");
+    assert!(
+        text.contains("events: 1\n")
+            && text.contains("audit log: no entries\n")
+            && text.trim_end().ends_with("pools.sqlite: nothing found"),
+        "{text}"
+    );
     assert_eq!(std::fs::read(&path).unwrap(), before);
     let beside: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(beside, ["pools.sqlite"], "nothing is made beside it");
@@ -268,7 +273,7 @@ async fn what_is_no_store_or_in_use_is_refused() {
     Connection::open(&other).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
     refused(&other, "another program");
     for (name, sql, why) in [
-        ("schema", "PRAGMA user_version = 99", "it has schema 99, this version reads 1"),
+        ("schema", "PRAGMA user_version = 99", "it has schema 99, this version reads 1 to 2"),
         (
             "format",
             "UPDATE rows SET value = json_set(value, '$.format', 99) WHERE key = 'pool'",
@@ -300,4 +305,22 @@ async fn i_32_no_damaged_page_goes_unnoticed() {
         let (code, text) = audit(&damaged);
         assert!([1, 2].contains(&code), "page {page}: {code}: {text}");
     }
+}
+
+/// A file that a version without an audit log has left is audited as it is.
+#[tokio::test]
+async fn a_store_of_edition_1_is_audited_without_being_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = stored(folder.path()).await;
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE audit; DROP TABLE audit_anchor; PRAGMA user_version = 1; PRAGMA journal_mode = DELETE",
+        )
+        .unwrap();
+    drop(connection);
+    let before = std::fs::read(&path).unwrap();
+    let (code, text) = audit(&path);
+    assert!(code == 0 && text.contains("audit log: none; a version before it wrote this store"), "{code}: {text}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
 }

@@ -7,6 +7,8 @@ use std::{env, fs};
 use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName};
 use kasm_autoscale_core::ports::Secrets;
+use kasm_autoscale_core::time::Timestamp;
+use kasm_daemon::api::Rate;
 use kasm_daemon::file::{Checks, DaemonConfig, LdapConfig, Mistake, ProviderKind, Surroundings, Warning, load};
 use kasm_daemon::secrets::Environment;
 use kasm_providers::simulated::SimulatedSettings;
@@ -34,6 +36,7 @@ fn surroundings() -> Surroundings {
     Surroundings {
         environment: Environment::of(variables),
         kinds: vec![ProviderKind::Simulated, ProviderKind::Aws, ProviderKind::Azure],
+        now: Timestamp::from_secs(1_800_000_000),
     }
 }
 
@@ -147,7 +150,8 @@ async fn the_example_of_azure_is_taken_by_its_provider() {
 
 #[test]
 fn an_unset_variable_is_named_and_an_unknown_kind_is_explained() {
-    let bare = Surroundings { environment: Environment::of([("X", "x")]), kinds: vec![ProviderKind::Simulated] };
+    let environment = Environment::of([("X", "x")]);
+    let bare = Surroundings { environment, kinds: vec![ProviderKind::Simulated], ..surroundings() };
     let text = said(&read(Path::new("examples/aws.toml"), &bare));
     let lines: Vec<&str> = text.lines().map(|line| line.split_once(": error: ").unwrap().1).collect();
     let unset = "it is not set; set it for the daemon, or keep the secret in a file";
@@ -170,7 +174,7 @@ fn what_was_read_is_what_was_written() {
         deployment_key = { env = "KASM_DEPLOYMENT_KEY" }
         store.path = "/var/lib/kasm.db"
         log = { filter = "info,kasm_daemon=debug", format = "json" }
-        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m" }
+        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m", token_rate = 9, user_sessions = 2, audit_entries = 5000 }
         logins = { idle = "5m", longest = "1h" }
         secrets.desktop = { env = "PASSWORD" }
         token = [{ name = "a", role = "admin", secret = { env = "KASM_PORTAL_TOKEN" } }]
@@ -213,6 +217,9 @@ fn what_was_read_is_what_was_written() {
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.store.0, Path::new("/var/lib/kasm.db"));
     assert_eq!((config.limits.probes, config.limits.provider_calls, config.limits.directory_calls), (7, 32, 3));
+    let callers = config.limits.callers;
+    assert_eq!((callers.token, callers.user_sessions), (Rate::per_second(9, 2000), 2));
+    assert_eq!(callers.address, Rate::per_second(200, 400));
     assert_eq!((config.logins.idle.as_secs(), config.logins.longest.as_secs()), (300, 3600));
     let workspace = &config.workspaces[0];
     assert_eq!(
@@ -221,7 +228,7 @@ fn what_was_read_is_what_was_written() {
     );
     let (name, ldap) = config.ldap.first_key_value().unwrap();
     assert_eq!((name.as_str(), ldap.place.line, ldap.settings.len()), ("corp", 15, 3));
-    assert_eq!(config.limits.shutdown_grace.as_secs(), 60);
+    assert_eq!((config.limits.shutdown_grace.as_secs(), config.limits.audit_entries), (60, 5000));
     let token = config.tokens[0].entry(&surroundings().environment).unwrap();
     assert_eq!(token.sha256, <[u8; 32]>::from(Sha256::digest(CANARY)));
     let (name, provider) = config.providers.first_key_value().unwrap();

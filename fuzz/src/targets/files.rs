@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kasm_autoscale_core::config::ConnectionType;
 use kasm_autoscale_core::fields::JsonObject;
 use kasm_autoscale_core::id::DeploymentId;
+use kasm_autoscale_core::time::Timestamp;
 use kasm_daemon::connect::{Credentials, Target as Connection, guacamole, rdp};
 use kasm_daemon::file::{Checks, LogFormat, ProviderKind, Surroundings, load};
 use kasm_daemon::probe::{self, Verdict as Judgement, judge_ssh, judge_vnc};
@@ -31,6 +32,7 @@ pub const FILE: Target = Target {
             include_str!("../../../kasm-daemon/tests/data/config/pools.toml"),
             include_str!("../../../kasm-daemon/tests/data/config/providers.toml"),
             include_str!("../../../kasm-daemon/tests/data/config/tokens.toml"),
+            include_str!("../../../kasm-daemon/tests/data/config/tls_files.toml"),
             SMALL,
             SMALL,
         ];
@@ -45,6 +47,7 @@ pub const FILE: Target = Target {
         "[provider.cloud]\n",
         "[secrets]\n",
         "[logins]\n",
+        "[tls]\n",
         "path = ",
         "env = \"PASSWORD\"",
         "{ env = \"KASM_DEPLOYMENT_KEY\" }",
@@ -109,8 +112,8 @@ fn check_file(input: &[u8]) -> Verdict {
         secret("KASM_PORTAL_TOKEN"),
         secret("KASM_LDAP_USERS_PASSWORD"),
     ]);
-    let surroundings =
-        Surroundings { environment, kinds: vec![ProviderKind::Simulated, ProviderKind::Aws, ProviderKind::Azure] };
+    let kinds = vec![ProviderKind::Simulated, ProviderKind::Aws, ProviderKind::Azure];
+    let surroundings = Surroundings { environment, kinds, now: Timestamp::from_secs(1_800_000_000) };
     let mut ldap = |_: &_, config: &kasm_daemon::file::LdapConfig| {
         let deployment = DeploymentId::from_bytes([0; 16]);
         kasm_daemon::directories::build(config, deployment, &surroundings.environment).err().unwrap_or_default()

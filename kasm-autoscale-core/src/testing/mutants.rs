@@ -7,12 +7,14 @@ use super::std::sync::OnceLock;
 /// All of them.
 pub const ALL: &[&str] = &[
     "answers-of-earlier-lives-believed",
+    "calls-end-with-their-process",
     "checkin-not-awaited",
     "create-sent-again",
     "failed-lookup-is-absence",
     "foreign-machine-believed",
     "keepalive-ignored",
     "lag-skipped",
+    "lags-outlive-a-restart",
     "lost-create-is-failure",
     "lost-delete-is-done",
     "only-ready-counts-against-the-cap",
@@ -26,6 +28,7 @@ pub const ALL: &[&str] = &[
     "undrained-without-a-look",
     "unused-providers-forgotten",
     "check-in-not-written",
+    "enrolments-end-with-their-process",
     "foreign-object-believed",
     "join-not-awaited",
     "lost-removal-is-done",

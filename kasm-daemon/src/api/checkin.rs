@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::body::{Params, SMALL_BYTES, parse_object, read_body};
 use super::error::{ApiError, ErrorBody};
+use super::recorded;
 use crate::host::HostError;
 
 /// What a machine says of itself. Further fields are let pass: scripts are written for other versions too.
@@ -62,7 +63,9 @@ pub(super) async fn set_server_status(
     let token = params.text("token").unwrap_or_default();
     let world = app.host().world();
     // Before anything is read: a stranger is told nothing about what is wrong with his body.
-    verify_checkin_token(&world.key, &token, world.clock.now())?;
+    let key = verify_checkin_token(&world.key, &token, world.clock.now())?;
+    recorded::about("server", key.server.to_string());
+    recorded::about("pool_id", key.pool.to_string());
     params.finish()?;
     let body = read_body(request.into_body(), SMALL_BYTES, app.limits().body_time).await?;
     let object = parse_object(&body)?;

@@ -47,6 +47,8 @@ impl fmt::Debug for Revealed {
 
 impl Serialize for Revealed {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // No answer with it leaves before that is in the audit log.
+        super::recorded::secret_shown();
         serializer.serialize_str(self.0.expose_secret())
     }
 }

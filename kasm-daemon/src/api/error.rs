@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::driver::AskError;
 use crate::host::HostError;
 use crate::store::StoreError;
+use crate::tokens::TokensError;
 use crate::users::LoginError;
 use crate::workspaces::WorkspaceError;
 
@@ -156,6 +157,23 @@ impl From<WorkspaceError> for ApiError {
             WorkspaceError::Exists(_) => Self::new(StatusCode::CONFLICT, "workspace_exists", message),
             WorkspaceError::Declared(_) => Self::new(StatusCode::CONFLICT, "declared", message),
             WorkspaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokensError> for ApiError {
+    fn from(error: TokensError) -> Self {
+        let message = error.to_string();
+        match error {
+            TokensError::Unknown(_) => Self::not_found("unknown_token", message),
+            TokensError::LastAdmin => Self::new(StatusCode::CONFLICT, "last_admin_token", message),
+            TokensError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_tokens", message),
+            TokensError::NotSaved(error) => {
+                tracing::error!(%error, "the revocation of a token is not saved");
+                Self::unavailable("not_saved", message, 2)
+            }
+            TokensError::New(error) => Self::internal(&error),
+            TokensError::Store(error) => error.into(),
         }
     }
 }

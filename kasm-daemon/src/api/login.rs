@@ -8,8 +8,8 @@ use axum::{Extension, Json};
 use kasm_autoscale_core::config::JsonObject;
 use kasm_autoscale_core::fields::Fields;
 use kasm_autoscale_core::id::DirectoryName;
-use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,6 +19,7 @@ use super::body::{NoParams, is_json, parse_object, read_secret_body};
 use super::connection::Revealed;
 use super::error::{ApiError, ErrorBody};
 use super::gate::{User, bearer};
+use super::recorded;
 use super::serve::Peer;
 use crate::clock::rfc3339;
 use crate::users::{Login, LoginWish};
@@ -120,7 +121,12 @@ pub(super) async fn log_in(
     let body = read_secret_body(request.into_body(), app.limits().body_time).await?;
     let wish = read_wish(parse_object(&body)?, address)?;
     drop(body);
+    // Tells tries with one name from those with many; the name itself may be a password in the wrong place.
+    recorded::about("user_digest", app.trail().digest(&[wish.username.trim().to_lowercase().as_bytes()]));
     let (token, login) = app.users().log_in(wish).await?;
+    recorded::about("user", login.user().to_string());
+    let (users, undone) = (app.clone(), token.clone());
+    recorded::unless_recorded(move || users.users().log_out(undone.expose_secret()));
     Ok(Json(LoginView::of(&login, Some(token))))
 }
 
@@ -153,7 +159,7 @@ fn read_wish(mut body: JsonObject, address: Option<IpAddr>) -> Result<LoginWish,
 
 /// Where a request comes from. A proxy appends the address that it was called from, so the last one is the one to believe;
 /// those before it are whatever the caller has sent.
-fn origin(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn origin(app: &App, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
     if !(app.users().rules().behind_proxy || peer.to_canonical().is_loopback()) {
         return Some(peer);
     }

@@ -12,20 +12,28 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::secure::{Door, Opening, open, plain_http};
 use super::{App, Limits, openapi_json, router};
 use crate::auth::Tokens;
 use crate::host::Host;
 use crate::store::StoreError;
+use crate::tls::Tls;
+use crate::tokens::ApiTokens;
+use crate::trail::Kind;
 use crate::users::{LoginRules, Users};
 use crate::workspaces::Workspaces;
 
 /// How long to wait before accepting again after the system could not, as when it has no more file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How often the log is told where the audit log ends.
+const HEAD_INTERVAL: Duration = Duration::from_secs(15 * 60);
 
 /// Why the API is not served.
 #[derive(Debug, Error)]
@@ -35,7 +43,7 @@ pub enum ServeError {
         "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
     )]
     OpenBeyondLoopback(SocketAddr),
-    /// The workspaces cannot be read.
+    /// The workspaces or the tokens cannot be read, or the audit log cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The listener is no good.
@@ -66,14 +74,20 @@ impl fmt::Debug for Setup {
 /// All that is served, without a listener: for the fuzz targets, which ask it in their own process.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub fn unserved(setup: Setup, stop: CancellationToken) -> Router {
-    router(&App::new(setup, stop, openapi_json())).layer(Extension(Peer(IpAddr::from([127, 0, 0, 1]))))
+pub async fn unserved(setup: Setup, stop: CancellationToken) -> Result<Router, StoreError> {
+    let tokens = tokens_of(&setup).await?;
+    Ok(router(&App::new(setup, tokens, stop, openapi_json())).layer(Extension(Peer(IpAddr::from([127, 0, 0, 1])))))
+}
+
+async fn tokens_of(setup: &Setup) -> Result<Arc<ApiTokens>, StoreError> {
+    let world = setup.host.world();
+    ApiTokens::load(world.store.clone(), world.clock, setup.tokens.clone()).await.map(Arc::new)
 }
 
 /// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors
-/// [`ServeError::Store`] when the workspaces in the host's store cannot be read;
+/// [`ServeError::Store`] when the workspaces or the tokens in the host's store cannot be read, or its audit log cannot be written;
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
 pub async fn serve(
     host: Arc<Host>,
@@ -91,22 +105,52 @@ pub async fn serve(
 /// # Errors
 /// As [`serve`].
 pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationToken) -> Result<(), ServeError> {
+    serve_all(setup, None, listener, stop).await
+}
+
+/// As [`serve_with`], over TLS alone: each connection with the certificate that is in use when it begins.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_tls(
+    setup: Setup,
+    tls: Arc<Tls>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    serve_all(setup, Some(tls), listener, stop).await
+}
+
+async fn serve_all(
+    setup: Setup,
+    tls: Option<Arc<Tls>>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     let limits = setup.limits;
     let address = listener.local_addr()?;
     if setup.tokens.is_open() && !address.ip().to_canonical().is_loopback() {
         return Err(ServeError::OpenBeyondLoopback(address));
     }
     let users = setup.users.clone();
-    let app = App::new(setup, stop.clone(), openapi_json());
+    let tokens = tokens_of(&setup).await?;
+    let app = App::new(setup, tokens.clone(), stop.clone(), openapi_json());
+    // Where this cannot be written, no call that changes something could be answered.
+    app.trail().record(app.trail().entry(Kind::Started)).await?;
+    app.trail().tell_head().await;
     let router = router(&app);
+    let door: Door = tls.map(|tls| (tls, plain_http(&app)));
     let sweep = stop.clone();
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
+    let until = stop.clone();
+    app.0.tasks.spawn(async move { tokens.keep_uses(until).await });
+    app.0.tasks.spawn(tell_heads(app.clone()));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let addresses = Addresses::default();
     // Ends what has not ended by itself.
     let abort = CancellationToken::new();
-    tracing::info!(%address, "serving the API");
+    tracing::info!(%address, tls = door.is_some(), "serving the API");
     loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -127,11 +171,11 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
             tracing::debug!(%peer, "too many connections from one address");
             continue;
         };
-        let (router, stop, abort) = (router.clone(), stop.clone(), abort.clone());
+        let (router, door, stop, abort) = (router.clone(), door.clone(), stop.clone(), abort.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {}
-                () = converse(stream, peer, router, limits, stop) => {}
+                () = welcome(stream, peer, door, router, limits, stop) => {}
             }
             drop((place, counted));
         });
@@ -147,7 +191,19 @@ pub async fn serve_with(setup: Setup, listener: TcpListener, stop: CancellationT
         abort.cancel();
         tracing::warn!("requests that did not end in time were broken off");
     }
+    app.trail().record_soon(app.trail().entry(Kind::Stopped));
+    app.trail().tell_head().await;
     Ok(())
+}
+
+/// Tells the log now and then where the audit log ends, so that it is known elsewhere.
+async fn tell_heads(app: App) {
+    loop {
+        tokio::select! {
+            () = app.0.stop.cancelled() => return,
+            () = tokio::time::sleep(HEAD_INTERVAL) => app.trail().tell_head().await,
+        }
+    }
 }
 
 /// How many connections each address has.
@@ -191,12 +247,36 @@ impl Drop for Counted {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) IpAddr);
 
-/// Serves one connection. What goes wrong with it is its client's business and ends it, no more.
-async fn converse(stream: TcpStream, peer: IpAddr, router: Router, limits: Limits, stop: CancellationToken) {
+/// Serves one connection, after a handshake where TLS is spoken.
+async fn welcome(stream: TcpStream, peer: IpAddr, door: Door, router: Router, limits: Limits, stop: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
+    let Some((tls, plain_http)) = door else { return converse(stream, peer, router, true, limits, stop).await };
+    let opening = tokio::select! {
+        () = stop.cancelled() => return,
+        opening = open(stream, &tls, limits.handshake_time) => opening,
+    };
+    match opening {
+        Some(Opening::Secured(stream, secured)) => {
+            converse(*stream, peer, router.layer(Extension(secured)), true, limits, stop).await;
+        }
+        Some(Opening::PlainHttp(stream)) => converse(stream, peer, plain_http, false, limits, stop).await,
+        None => {}
+    }
+}
+
+/// Answers requests. What goes wrong with a connection is its client's business and ends it, no more.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    peer: IpAddr,
+    router: Router,
+    keep_alive: bool,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));

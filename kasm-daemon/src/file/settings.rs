@@ -14,6 +14,7 @@ use super::{
     Checks, DaemonConfig, LISTEN_DEFAULT, Limits, Loader, LogConfig, LogFormat, StorePath, TokenConfig, TokenName,
     TokenSecret,
 };
+use crate::api::{CallerLimits, Rate};
 use crate::auth::{InvalidToken, Role, TokenEntry};
 use crate::clock::from_rfc3339;
 use crate::secrets::{SecretSource, SecretStore, deployment_key};
@@ -25,7 +26,12 @@ impl Loader<'_, '_> {
         let document = self.document;
         let mut fields = Fields::new(&document.root);
         let plain_http_behind_proxy = fields.boolean("plain_http_behind_proxy").unwrap_or(false);
-        let listen = read_listen(&mut fields, plain_http_behind_proxy);
+        let tls = fields.object("tls");
+        if tls.is_some() && plain_http_behind_proxy {
+            let allowed = "false, or no table [tls]: with it no plain HTTP is spoken, whoever asks";
+            fields.problem(Problem::new("plain_http_behind_proxy", "true, and a table [tls]", allowed));
+        }
+        let listen = read_listen(&mut fields, plain_http_behind_proxy || tls.is_some());
         let key = fields.value("deployment_key");
         let store = fields.object("store");
         let store = fields.require(
@@ -46,6 +52,7 @@ impl Loader<'_, '_> {
 
         let deployment_key = self.read_key(key);
         let store = store.and_then(|object| self.read_store(object));
+        let tls = tls.map(|object| self.read_tls(object));
         let log = log.map(|object| self.read_log(object)).unwrap_or_default();
         let limits = limits.map(|object| self.read_limits(object)).unwrap_or_default();
         let tokens = self.read_tokens(tokens);
@@ -63,6 +70,7 @@ impl Loader<'_, '_> {
             file: document.text.file.clone(),
             listen,
             plain_http_behind_proxy,
+            tls: tls.flatten(),
             store: store?,
             deployment_key: deployment_key?,
             tokens,
@@ -149,6 +157,8 @@ impl Loader<'_, '_> {
             shutdown_grace: fields
                 .span("shutdown_grace", Duration::ZERO..=Duration::from_secs(600))
                 .unwrap_or(defaults.shutdown_grace),
+            callers: read_callers(&mut fields),
+            audit_entries: fields.integer("audit_entries", 1000..=100_000_000).unwrap_or(defaults.audit_entries),
         };
         self.finish(fields, "limits");
         limits
@@ -169,7 +179,7 @@ impl Loader<'_, '_> {
 
     fn read_tokens(&mut self, tables: &[Value]) -> Vec<TokenConfig> {
         if tables.is_empty() {
-            let advice = "the API will refuse everybody unless the daemon is started with --insecure-no-auth; add a [[token]] with name, role and secret";
+            let advice = "the API will refuse everybody but holders of tokens made through it, unless the daemon is started with --insecure-no-auth; add a [[token]] with name, role and secret";
             self.report.warn(Problem::new("token", "no token", advice));
         }
         let mut names = BTreeMap::new();
@@ -291,6 +301,22 @@ impl Loader<'_, '_> {
     }
 }
 
+/// How much one caller may ask of the API.
+fn read_callers(fields: &mut Fields<'_>) -> CallerLimits {
+    let defaults = CallerLimits::default();
+    let mut rate = |rate: &'static str, burst: &'static str, default: Rate| Rate {
+        every: fields.integer(rate, 1..=1_000_000).map_or(default, |count| Rate::per_second(count, 1)).every,
+        burst: fields.integer(burst, 1..=1_000_000).unwrap_or(default.burst),
+    };
+    CallerLimits {
+        address: rate("address_rate", "address_burst", defaults.address),
+        token: rate("token_rate", "token_burst", defaults.token),
+        user: rate("user_rate", "user_burst", defaults.user),
+        user_requests: fields.integer("user_requests", 1..=10_000).unwrap_or(defaults.user_requests),
+        user_sessions: fields.integer("user_sessions", 1..=10_000).unwrap_or(defaults.user_sessions),
+    }
+}
+
 /// The table `[secrets]`.
 #[derive(Default)]
 pub(super) struct DeclaredSecrets {
@@ -326,7 +352,8 @@ pub(super) fn tables<'a>(fields: &mut Fields<'a>, name: &'static str, header: &s
     }
 }
 
-fn read_listen(fields: &mut Fields<'_>, plain_http_behind_proxy: bool) -> SocketAddr {
+/// `anywhere`: also on addresses that other machines reach.
+fn read_listen(fields: &mut Fields<'_>, anywhere: bool) -> SocketAddr {
     let Some(text) = fields.text("listen") else { return LISTEN_DEFAULT };
     let Ok(listen) = text.parse::<SocketAddr>() else {
         let allowed =
@@ -334,10 +361,11 @@ fn read_listen(fields: &mut Fields<'_>, plain_http_behind_proxy: bool) -> Socket
         fields.problem(Problem::new("listen", shown(&text.into()), allowed));
         return LISTEN_DEFAULT;
     };
-    if !listen.ip().is_loopback() && !plain_http_behind_proxy {
-        let allowed = "a loopback address, as in \"127.0.0.1:7070\": the daemon speaks plain HTTP, so on any other address tokens and check-ins \
-                       could be read and changed on their way; put a proxy that speaks TLS in front of it. Where the proxy is on another \
-                       machine and nobody but the proxy can reach this address, set plain_http_behind_proxy = true";
+    if !listen.ip().is_loopback() && !anywhere {
+        let allowed = "a loopback address, as in \"127.0.0.1:7070\": without a table [tls] the daemon speaks plain HTTP, so on any other address \
+                       tokens and check-ins could be read and changed on their way; give it a certificate in [tls], or put a proxy that \
+                       speaks TLS in front of it. Where the proxy is on another machine and nobody but the proxy can reach this address, \
+                       set plain_http_behind_proxy = true";
         fields.problem(Problem::new("listen", shown(&text.into()), allowed));
     }
     listen

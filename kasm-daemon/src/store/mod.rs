@@ -1,6 +1,10 @@
-//! Where pools are kept: rows and their audit trail, one transaction a step.
+//! Where pools are kept: rows and their events, one transaction a step; and the audit log.
 
+mod audit_log;
 mod sqlite;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 use async_trait::async_trait;
 use kasm_autoscale_core::config::JsonObject;
@@ -10,9 +14,12 @@ use kasm_autoscale_core::row::{Row, Write};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::trail::{Head, Record, Sealed};
 use crate::workspaces::WorkspaceName;
 
+pub(crate) use audit_log::anchor as anchor_of;
 pub use sqlite::SqliteStore;
+pub use tokens::StoredToken;
 
 /// A store of pools.
 ///
@@ -29,7 +36,7 @@ pub trait Store: Send + Sync {
     /// Adds a pool, or finds the one of this name; answers with its id.
     async fn add_pool(&self, name: PoolName) -> Result<PoolId, StoreError>;
 
-    /// Forgets a pool with its rows. Its audit trail stays until it is trimmed.
+    /// Forgets a pool with its rows. Its events stay until they are trimmed.
     async fn forget_pool(&self, pool: PoolId) -> Result<(), StoreError>;
 
     /// All rows of a pool, in any order; none for a pool that was never saved.
@@ -41,11 +48,48 @@ pub trait Store: Send + Sync {
     /// The latest events of a pool, the latest first, at most `limit`, older than number `before` where that is given.
     async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError>;
 
+    /// As [`save`](Self::save), and adds these entries to the audit log before: where an entry cannot be written, neither is
+    /// the step. A store that can writes both in one commit.
+    async fn save_recorded(
+        &self,
+        pool: PoolId,
+        writes: Vec<Write>,
+        events: Vec<Event>,
+        records: Vec<Record>,
+    ) -> Result<(), StoreError> {
+        for record in records {
+            self.record(record).await?;
+        }
+        self.save(pool, writes, events).await
+    }
+
+    /// Adds an entry to the audit log, linked to the one before it, and trims the oldest ones. It is durable when this answers
+    /// `Ok`, and so are all that were added before it; when it answers an error, it may be there or not.
+    async fn record(&self, record: Record) -> Result<(), StoreError>;
+
+    /// Adds an entry with the next commit, or in a moment if there is none. If it cannot be written the log says so.
+    fn record_soon(&self, record: Record);
+
+    /// The end of the audit log, with all that was added before; `None` if it has no entries.
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// The latest entries of the audit log, the latest first, at most `limit`, older than number `before` where that is given.
+    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError>;
+
     /// What the config file declared when it was last loaded.
     async fn declared(&self) -> Result<Declared, StoreError>;
 
     /// Remembers what the config file declares now.
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError>;
+
+    /// The API tokens that were made through the API, and what is known of those of config files, in any order.
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError>;
+
+    /// Keeps tokens, in place of those of the same SHA-256: all of them or none. One that is revoked stays so.
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError>;
+
+    /// Forgets the tokens of these SHA-256. One that is not there is forgotten already.
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError>;
 
     /// The workspaces that were made through the API, in any order.
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError>;

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file in WAL mode, one thread that writes.
 //!
 //! `synchronous=FULL`: a commit is on the disk when it returns. What has queued up meanwhile goes into the next commit
-//! together, so a burst of steps costs one sync.
+//! together, so a burst of steps costs one sync. What nobody waits for waits for the next commit itself.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -16,17 +16,22 @@ use kasm_autoscale_core::row::{Row, Write};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{Declared, Store, StoreError, StoredEvent, StoredPool};
+use super::{Declared, Store, StoreError, StoredEvent, StoredPool, StoredToken, audit_log, tokens};
+use crate::trail::{Head, Record, Sealed};
 use crate::workspaces::WorkspaceName;
 
-/// The edition of the tables below. A file of another edition is refused.
-const SCHEMA: i64 = 1;
+/// The edition of the tables. A file of an earlier one is brought to it when it is opened; a file of a later one is refused.
+const SCHEMA: i64 = 2;
+/// The first edition, which had [`TABLES`] alone.
+const SCHEMA_FIRST: i64 = 1;
 /// "kasm" in ASCII: tells our files from other programs' (SQLite file format §1.3.14).
 const APPLICATION_ID: i64 = 0x6b61_736d;
 /// How many events of a pool are kept.
 const EVENTS_MAX: i64 = 100_000;
 /// How many requests may go into one commit.
 const GROUP_MAX: usize = 256;
+/// How long what nobody waits for may wait for others to share a commit with.
+const LINGER: Duration = Duration::from_millis(200);
 
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -48,8 +53,17 @@ pub struct SqliteStore {
     jobs: mpsc::Sender<Job>,
 }
 
-/// Something for the writer's thread to do in a transaction that it may share with others.
-type Job = Box<dyn FnOnce(&Transaction<'_>) -> Box<dyn FnOnce(Result<(), String>) + Send> + Send>;
+/// Something for the writer's thread to do.
+struct Job {
+    work: Work,
+    /// Whether somebody waits for it. If not, it goes with the next one for which somebody does.
+    awaited: bool,
+}
+
+/// What is to be done in a transaction that may be shared with others.
+type Work = Box<dyn FnOnce(&Transaction<'_>) -> Tell + Send>;
+/// Says how that transaction has ended.
+type Tell = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 impl SqliteStore {
     /// Opens the file, or makes it, readable by its owner alone.
@@ -101,7 +115,7 @@ impl SqliteStore {
         job: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |transaction| {
+        let work: Work = Box::new(move |transaction| {
             let result = job(transaction);
             Box::new(move |committed| {
                 let result = match committed {
@@ -112,7 +126,7 @@ impl SqliteStore {
                 drop(answer.send(result));
             })
         });
-        self.jobs.send(job).map_err(|_| StoreError::Closed)?;
+        self.jobs.send(Job { work, awaited: true }).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -146,16 +160,24 @@ fn prepare(connection: &Connection) -> Result<DeploymentId, StoreError> {
 fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let is_new = pragma("schema_version")? == 0;
+    let is_first = pragma("application_id")? == APPLICATION_ID && pragma("user_version")? == SCHEMA_FIRST;
     if is_new {
         connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    if is_new || is_first {
+        connection.execute_batch(audit_log::TABLES)?;
+        connection.execute_batch(tokens::TABLE)?;
         connection.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    if is_new {
         let deployment = DeploymentId::from_bytes(random_bytes()?);
         connection.execute("INSERT INTO meta (key, value) VALUES ('deployment', ?1)", [deployment.to_string()])?;
     }
     read_deployment(connection)
 }
 
+/// Reads from a file of this edition or an earlier one.
 fn read_deployment(connection: &Connection) -> Result<DeploymentId, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let refused = |reason: String| StoreError::Open { path: String::new(), reason };
@@ -163,9 +185,9 @@ fn read_deployment(connection: &Connection) -> Result<DeploymentId, StoreError> 
         return Err(refused("it is a database of another program".into()));
     }
     let schema = pragma("user_version")?;
-    if schema != SCHEMA {
+    if !(SCHEMA_FIRST..=SCHEMA).contains(&schema) {
         return Err(refused(format!(
-            "it has schema {schema}, this version reads {SCHEMA}; use the version that wrote it or a later one"
+            "it has schema {schema}, this version reads {SCHEMA_FIRST} to {SCHEMA}; use the version that wrote it or a later one"
         )));
     }
     let text: String = connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0))?;
@@ -183,13 +205,11 @@ fn random_bytes() -> Result<[u8; 16], StoreError> {
 
 /// The writer's thread: takes what is queued, does it in one transaction, tells everybody how it ended.
 fn write_all(mut connection: Connection, queue: &mpsc::Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
-        group.extend(queue.try_iter().take(GROUP_MAX - 1));
+    while let Some(group) = next_group(queue) {
         let mut told = Vec::with_capacity(group.len());
         let committed = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
             for job in group {
-                told.push(job(&transaction));
+                told.push((job.work)(&transaction));
             }
             transaction.commit()
         });
@@ -198,6 +218,21 @@ fn write_all(mut connection: Connection, queue: &mpsc::Receiver<Job>) {
             tell(committed.clone());
         }
     }
+}
+
+/// What goes into the next commit, in the order in which it was queued; `None` when the store is closed and all is done.
+fn next_group(queue: &mpsc::Receiver<Job>) -> Option<Vec<Job>> {
+    let first = queue.recv().ok()?;
+    let mut is_awaited = first.awaited;
+    let mut group = vec![first];
+    while group.len() < GROUP_MAX {
+        let next = if is_awaited { queue.try_recv().ok() } else { queue.recv_timeout(LINGER).ok() };
+        // Nothing more has come in time, or nothing more will come.
+        let Some(next) = next else { break };
+        is_awaited |= next.awaited;
+        group.push(next);
+    }
+    Some(group)
 }
 
 #[async_trait]
@@ -264,7 +299,45 @@ impl Store for SqliteStore {
     }
 
     async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
-        self.run(move |transaction| save(transaction, pool, &writes, &events)).await
+        self.save_recorded(pool, writes, events, vec![]).await
+    }
+
+    async fn save_recorded(
+        &self,
+        pool: PoolId,
+        writes: Vec<Write>,
+        events: Vec<Event>,
+        records: Vec<Record>,
+    ) -> Result<(), StoreError> {
+        self.run(move |transaction| {
+            in_savepoint(transaction, || {
+                records.iter().try_for_each(|record| audit_log::add(transaction, record))?;
+                write_step(transaction, pool, &writes, &events)
+            })
+        })
+        .await
+    }
+
+    async fn record(&self, record: Record) -> Result<(), StoreError> {
+        self.run(move |transaction| in_savepoint(transaction, || audit_log::add(transaction, &record))).await
+    }
+
+    fn record_soon(&self, record: Record) {
+        let unwritten = audit_log::Unwritten::new();
+        let work: Work = Box::new(move |transaction| {
+            let result = in_savepoint(transaction, || audit_log::add(transaction, &record));
+            Box::new(move |committed| unwritten.settle(result.map_err(|error| error.to_string()).and(committed)))
+        });
+        // A store that is closed drops it, which is told in the log.
+        drop(self.jobs.send(Job { work, awaited: false }));
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        self.run(audit_log::last).await
+    }
+
+    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError> {
+        self.run(move |transaction| audit_log::entries(transaction, before, limit)).await
     }
 
     async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
@@ -306,6 +379,18 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.run(tokens::read).await
+    }
+
+    async fn put_tokens(&self, list: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.run(move |transaction| in_savepoint(transaction, || tokens::put(transaction, &list))).await
+    }
+
+    async fn forget_tokens(&self, list: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.run(move |transaction| in_savepoint(transaction, || tokens::forget(transaction, &list))).await
+    }
+
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
         self.run(|transaction| {
             let mut statement =
@@ -344,13 +429,23 @@ fn workspace_key(name: &WorkspaceName) -> String {
     format!("workspace:{name}")
 }
 
-/// One step. A savepoint of its own, so that a step that fails leaves the others of its group alone.
-fn save(transaction: &Transaction<'_>, pool: PoolId, writes: &[Write], events: &[Event]) -> Result<(), StoreError> {
-    let pool = pool.to_string();
+/// Does a job in a savepoint of its own, so that one that fails leaves nothing of itself, and the others of its group alone.
+fn in_savepoint(transaction: &Transaction<'_>, job: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     transaction.execute_batch("SAVEPOINT step")?;
-    let result = write_rows(transaction, &pool, writes).and_then(|()| write_events(transaction, &pool, events));
+    let result = job();
     transaction.execute_batch(if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" })?;
     result
+}
+
+fn write_step(
+    transaction: &Transaction<'_>,
+    pool: PoolId,
+    writes: &[Write],
+    events: &[Event],
+) -> Result<(), StoreError> {
+    let pool = pool.to_string();
+    write_rows(transaction, &pool, writes)?;
+    write_events(transaction, &pool, events)
 }
 
 fn write_rows(transaction: &Transaction<'_>, pool: &str, writes: &[Write]) -> Result<(), StoreError> {

@@ -12,7 +12,8 @@ use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
 use kasm_autoscale_core::session::SessionRequest;
 use kasm_daemon::driver::AskError;
-use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool};
+use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
+use kasm_daemon::trail::{Head, Record, Sealed};
 use kasm_daemon::workspaces::WorkspaceName;
 
 use crate::failures::{cloud, stored, until};
@@ -60,12 +61,40 @@ impl Store for Full {
         self.store.events(pool, before, limit).await
     }
 
+    async fn record(&self, record: Record) -> Result<(), StoreError> {
+        self.store.record(record).await
+    }
+
+    fn record_soon(&self, record: Record) {
+        self.store.record_soon(record);
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        self.store.audit_head().await
+    }
+
+    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError> {
+        self.store.audit_entries(before, limit).await
+    }
+
     async fn declared(&self) -> Result<Declared, StoreError> {
         self.store.declared().await
     }
 
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
         self.store.set_declared(declared).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.store.tokens().await
+    }
+
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.store.put_tokens(tokens).await
+    }
+
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.store.forget_tokens(tokens).await
     }
 
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {

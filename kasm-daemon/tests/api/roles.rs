@@ -40,6 +40,7 @@ DELETE /v1/pools/{pool}/sessions/{session}                        -boa  404
 POST   /v1/pools/{pool}/sessions/{session}/keepalive              -b-a  404
 GET    /v1/pools/{pool}/why                                       v-oa  404
 GET    /v1/pools/{pool}/events                                    v-oa  404
+GET    /v1/audit                                                  ---a  200
 GET    /v1/ldap                                                   v-oa  200
 POST   /v1/login                                                  *     415
 GET    /v1/login                                                  u     200
@@ -53,6 +54,10 @@ GET    /v1/workspaces/{workspace}/sessions/{session}              u     404
 DELETE /v1/workspaces/{workspace}/sessions/{session}              u     404
 POST   /v1/workspaces/{workspace}/sessions/{session}/keepalive    u     404
 POST   /v1/logout                                                 u     204
+DELETE /v1/logins/{user}                                          ---a  404
+GET    /v1/tokens                                                 ---a  200
+POST   /v1/tokens                                                 ---a  415
+DELETE /v1/tokens/{token}                                         ---a  404
 ";
 
 fn matrix() -> Vec<(&'static str, &'static str, &'static str, u16)> {
@@ -108,6 +113,8 @@ fn filled(path: &str, is_there: bool) -> String {
         .replace("{server}", "srv-1")
         .replace("{session}", "ses-1")
         .replace("{workspace}", workspace)
+        .replace("{user}", "nobody@corp.example")
+        .replace("{token}", "000000000000")
 }
 
 /// Every path of the OpenAPI document with every method and every role, and none. What the document has and the matrix has not

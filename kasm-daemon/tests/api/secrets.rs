@@ -52,7 +52,7 @@ fn logged() -> String {
 }
 
 /// Whether a secret stands in a text: plainly, escaped for JSON or `Debug`, or in base64 or hexadecimal.
-fn shows(text: &str, secret: &str) -> bool {
+pub(crate) fn shows(text: &str, secret: &str) -> bool {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
     let escaped = serde_json::to_string(secret).unwrap();
     let debug = format!("{secret:?}");

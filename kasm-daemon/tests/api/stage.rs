@@ -11,7 +11,7 @@ use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::testing::cloud::Booted;
 use kasm_autoscale_core::token::DeploymentKey;
-use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
+use kasm_daemon::api::{CallerLimits, Limits, ServeError, Setup, serve_with};
 use kasm_daemon::auth::{Role, TokenEntry, Tokens, generate_token};
 use kasm_daemon::clock::Clock;
 use kasm_daemon::directories::DirectoryRegistry;
@@ -19,7 +19,7 @@ use kasm_daemon::file::DeclaredPool;
 use kasm_daemon::host::{Host, Registry, World};
 use kasm_daemon::metrics::Metrics;
 use kasm_daemon::probe::{AddressGuard, NetProber};
-use kasm_daemon::store::SqliteStore;
+use kasm_daemon::store::{SqliteStore, Store};
 use kasm_daemon::users::{AuthenticateError, Authenticator, Identity, LoginRules, LoginWish, Realm, Users};
 use kasm_daemon::workspaces::{Workspace, Workspaces};
 use kasm_providers::simulated::{SimulatedProvider, SimulatedSettings};
@@ -115,12 +115,12 @@ pub(crate) fn config(name: &str, changes: Value) -> Value {
     config.into()
 }
 
-async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> Arc<Host> {
+async fn host(provider: &Arc<SimulatedProvider>, store: Arc<dyn Store>) -> Arc<Host> {
     let mut providers = Registry::default();
     providers.add("cloud".parse().unwrap(), provider.clone());
     let world = World {
         clock: Clock::start(),
-        store: Arc::new(SqliteStore::open(&folder.path().join("pools.sqlite")).unwrap()),
+        store,
         providers,
         directories: DirectoryRegistry::default(),
         prober: Arc::new(NetProber::new(AddressGuard::LoopbackOnly)),
@@ -140,6 +140,11 @@ async fn host(provider: &Arc<SimulatedProvider>, folder: &tempfile::TempDir) -> 
     Arc::new(Host::start(world, &[declared]).await.unwrap())
 }
 
+/// A store as it is.
+fn kept(store: SqliteStore) -> Arc<SqliteStore> {
+    Arc::new(store)
+}
+
 fn quick() -> Arc<SimulatedProvider> {
     let millis = |from, to| Duration::from_millis(from)..=Duration::from_millis(to);
     let mut settings = SimulatedSettings { poll_busy: Duration::from_millis(20), ..SimulatedSettings::default() };
@@ -150,11 +155,18 @@ fn quick() -> Arc<SimulatedProvider> {
 }
 
 impl Stage {
+    /// One who may be asked as often as a test likes.
     pub(crate) async fn new() -> Self {
-        Self::with(Limits::default()).await
+        Self::with(Limits { callers: CallerLimits::NONE, ..Limits::default() }).await
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        let (tokens, texts) = Self::drawn();
+        Self::guarded(tokens, texts, limits).await
+    }
+
+    /// A token for every role.
+    fn drawn() -> (Tokens, BTreeMap<Role, String>) {
         let mut texts = BTreeMap::new();
         let mut entries = vec![];
         for role in Role::OF_TOKENS {
@@ -162,7 +174,7 @@ impl Stage {
             entries.push(TokenEntry::from_sha256(role.as_str(), role, &new.sha256).unwrap());
             texts.insert(role, new.token.expose_secret().to_owned());
         }
-        Self::guarded(Tokens::new(entries), texts, limits).await
+        (Tokens::new(entries), texts)
     }
 
     pub(crate) async fn guarded(tokens: Tokens, texts: BTreeMap<Role, String>, limits: Limits) -> Self {
@@ -178,14 +190,24 @@ impl Stage {
         rules: LoginRules,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::raised(Lasting { provider: quick(), folder, tokens, texts, limits, rules }).await
+        Self::raised(Lasting { provider: quick(), folder, tokens, texts, limits, rules }, kept).await
     }
 
-    async fn raised(lasting: Lasting) -> Self {
+    /// With its store in another one.
+    pub(crate) async fn stored<S: Store + 'static>(wrap: impl FnOnce(SqliteStore) -> Arc<S>) -> Self {
+        let (tokens, texts) = Self::drawn();
+        let folder = tempfile::tempdir().unwrap();
+        let rules = LoginRules { failure_delay: Duration::ZERO, ..LoginRules::default() };
+        let lasting = Lasting { provider: quick(), folder, tokens, texts, limits: Limits::default(), rules };
+        Self::raised(lasting, wrap).await
+    }
+
+    async fn raised<S: Store + 'static>(lasting: Lasting, wrap: impl FnOnce(SqliteStore) -> Arc<S>) -> Self {
         let (provider, limits, rules) = (lasting.provider.clone(), lasting.limits, lasting.rules);
         let (tokens, mut texts) = (lasting.tokens.clone(), lasting.texts.clone());
         let booted = Mutex::new(provider.booted());
-        let host = host(&provider, &lasting.folder).await;
+        let store = SqliteStore::open(&lasting.folder.path().join("pools.sqlite")).unwrap();
+        let host = host(&provider, wrap(store)).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -220,7 +242,7 @@ impl Stage {
             if connection.query_row("SELECT count(*) FROM rows", [], |_| Ok(())).is_ok() {
                 change(&connection);
                 drop(connection);
-                return Self::raised(self.lasting).await;
+                return Self::raised(self.lasting, kept).await;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

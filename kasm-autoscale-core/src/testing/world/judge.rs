@@ -239,6 +239,11 @@ impl World {
         let mut grown: BTreeSet<ConfigId> = BTreeSet::new();
         for command in &outputs.commands {
             self.figures.saw(command_word(command.action.verb()));
+            // Outcomes of a process that lives on with another picture of its pool are told apart by this alone.
+            let last = self.hosts[index].ledger.last_command.replace(command.id);
+            expect(last < Some(command.id), "I-30 no number of a command is used twice", || {
+                format!("{} after {last:?}", command.id)
+            })?;
             let mutates = matches!(
                 command.action,
                 Action::Create(_) | Action::Delete { .. } | Action::Enroll(_) | Action::Unenroll { .. }

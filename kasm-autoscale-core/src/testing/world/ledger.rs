@@ -82,6 +82,8 @@ pub(super) struct Ledger {
     pub(super) enrol_until: BTreeMap<CommandId, Timestamp>,
     /// When the last server of this pool left each domain.
     pub(super) left_domain_at: BTreeMap<usize, Timestamp>,
+    /// The last command that was let go, by whichever process.
+    pub(super) last_command: Option<CommandId>,
     /// Machines that will join a domain, or have.
     pub(super) joining: BTreeSet<(usize, MachineRef)>,
 }

@@ -1,0 +1,244 @@
+//! An audit log that cannot be written: nothing is changed and nothing secret is told, and what is only read goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use kasm_autoscale_core::config::JsonObject;
+use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName};
+use kasm_autoscale_core::report::Event;
+use kasm_autoscale_core::row::{Row, Write};
+use kasm_daemon::api::access::{Access, ROUTES};
+use kasm_daemon::auth::Role;
+use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
+use kasm_daemon::trail::{Head, Record, Sealed};
+use kasm_daemon::workspaces::WorkspaceName;
+use serde_json::{Value, json};
+
+use crate::stage::{PASSWORD, Stage, USER_PASSWORD, config};
+
+/// A store that saves everything but entries of the audit log, while it is told to.
+pub(crate) struct Unrecording {
+    pub(crate) store: SqliteStore,
+    pub(crate) refuses: AtomicBool,
+}
+
+impl Unrecording {
+    fn refuses(&self) -> Result<(), StoreError> {
+        if self.refuses.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Store for Unrecording {
+    fn deployment(&self) -> DeploymentId {
+        self.store.deployment()
+    }
+
+    async fn pools(&self) -> Result<Vec<StoredPool>, StoreError> {
+        self.store.pools().await
+    }
+
+    async fn add_pool(&self, name: PoolName) -> Result<PoolId, StoreError> {
+        self.store.add_pool(name).await
+    }
+
+    async fn forget_pool(&self, pool: PoolId) -> Result<(), StoreError> {
+        self.store.forget_pool(pool).await
+    }
+
+    async fn load(&self, pool: PoolId) -> Result<Vec<Row>, StoreError> {
+        self.store.load(pool).await
+    }
+
+    async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
+        self.store.save(pool, writes, events).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.store.tokens().await
+    }
+
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.store.put_tokens(tokens).await
+    }
+
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.store.forget_tokens(tokens).await
+    }
+
+    async fn save_recorded(
+        &self,
+        pool: PoolId,
+        writes: Vec<Write>,
+        events: Vec<Event>,
+        records: Vec<Record>,
+    ) -> Result<(), StoreError> {
+        if !records.is_empty() {
+            self.refuses()?;
+        }
+        self.store.save_recorded(pool, writes, events, records).await
+    }
+
+    async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        self.store.events(pool, before, limit).await
+    }
+
+    async fn record(&self, record: Record) -> Result<(), StoreError> {
+        self.refuses()?;
+        self.store.record(record).await
+    }
+
+    fn record_soon(&self, record: Record) {
+        if self.refuses().is_ok() {
+            self.store.record_soon(record);
+        }
+    }
+
+    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
+        self.store.audit_head().await
+    }
+
+    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError> {
+        self.store.audit_entries(before, limit).await
+    }
+
+    async fn declared(&self) -> Result<Declared, StoreError> {
+        self.store.declared().await
+    }
+
+    async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
+        self.store.set_declared(declared).await
+    }
+
+    async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
+        self.store.workspaces().await
+    }
+
+    async fn put_workspace(&self, name: WorkspaceName, workspace: JsonObject) -> Result<(), StoreError> {
+        self.store.put_workspace(name, workspace).await
+    }
+
+    async fn forget_workspace(&self, name: WorkspaceName) -> Result<(), StoreError> {
+        self.store.forget_workspace(name).await
+    }
+}
+
+fn path_of(route: &str, config: &str) -> String {
+    route
+        .replace("{pool}", "office")
+        .replace("{config}", config)
+        .replace("{server}", "srv-1")
+        .replace("{session}", "ses-1")
+        .replace("{workspace}", "made")
+}
+
+/// All that can be read of what calls may change, but for what changes by itself.
+async fn seen(stage: &Stage) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for path in [
+        "/v1/pools",
+        "/v1/pools/office/configs",
+        "/v1/pools/office/servers",
+        "/v1/pools/office/sessions",
+        "/v1/workspaces",
+    ] {
+        let mut value = stage.as_role(Role::Viewer, "GET", path).send().await.expect(200);
+        strip(&mut value);
+        all.insert(path.to_owned(), value);
+    }
+    all
+}
+
+/// Without what a moment later is another.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            object.retain(|key, _| key != "probed_at" && key != "seen_at");
+            object.values_mut().for_each(strip);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
+    let mut kept = None;
+    let stage = Stage::stored(|store| {
+        let store = Arc::new(Unrecording { store, refuses: AtomicBool::new(false) });
+        kept = Some(store.clone());
+        store
+    })
+    .await;
+    let store = kept.unwrap();
+    let settings = json!({ "minimum_available_sessions": 1, "connection_password": { "secret": "rdp-password" } });
+    stage.pool_with("office", config("a", settings)).await;
+    stage
+        .as_role(Role::Broker, "POST", "/v1/pools/office/sessions")
+        .json(&json!({ "user": "ann" }))
+        .send()
+        .await
+        .expect(201);
+    stage.admin("POST", "/v1/workspaces").json(&json!({ "name": "made", "pool": "office" })).send().await.expect(201);
+    let bob = stage.as_user("bob", "GET", "/v1/login").await;
+
+    store.refuses.store(true, Ordering::SeqCst);
+    let before = seen(&stage).await;
+    let (mut alone, mut with_fact) = (0, 0);
+    for route in ROUTES {
+        let Access::Roles(roles) = route.access else { continue };
+        if route.method == "GET" {
+            continue;
+        }
+        let body = match route.path {
+            "/v1/pools" | "/v1/workspaces" => json!({ "name": "new", "pool": "office" }),
+            "/v1/pools/{pool}/configs" => config("new", json!({})),
+            path if path.ends_with("{config}") => config("a", json!({ "max_servers": 2 })),
+            path if path.ends_with("/sessions") => json!({ "user": "cid" }),
+            _ => json!({}),
+        };
+        let role = roles[roles.len() - 1];
+        let reply = stage.as_role(role, route.method, &path_of(route.path, "a")).json(&body).send().await;
+        let what = format!("{role} {} {}: {reply:?}", route.method, route.path);
+        assert!(!reply.body.contains("canary"), "{what}");
+        if reply.status == 404 && route.path.contains("/sessions/") && role == Role::User {
+            // It is another user's session: there was nothing to do.
+            continue;
+        }
+        assert_eq!(reply.status, 503, "{what}");
+        match reply.json()["error"]["code"].as_str().unwrap() {
+            "not_recorded" => alone += 1,
+            "not_saved" => with_fact += 1,
+            other => panic!("{other}: {what}"),
+        }
+    }
+    assert!(alone == 17 && with_fact >= 4, "{alone} {with_fact}");
+    assert_eq!(seen(&stage).await, before, "nothing has changed");
+    // Nothing secret is told, and nobody gets in.
+    for path in ["/v1/pools/office/sessions/ses-1", "/v1/pools/office/sessions/ses-1?format=guacamole"] {
+        let reply = stage.as_role(Role::Broker, "GET", path).send().await;
+        assert!(!reply.body.contains(PASSWORD) && !reply.body.contains("canary"), "{reply:?}");
+        reply.refused(503, "not_recorded");
+    }
+    stage.as_role(Role::Viewer, "GET", "/v1/pools/office/sessions/ses-1").send().await.expect(200);
+    let reply = stage.login("bob", USER_PASSWORD).send().await;
+    assert!(!reply.body.contains("kasmu_"), "{reply:?}");
+    reply.refused(503, "not_recorded");
+    bob.clone().send().await.expect(200);
+    // Who is not let in is told so all the same.
+    stage.bare("GET", "/v1/pools").send().await.refused(401, "no_token");
+    stage.as_role(Role::Viewer, "POST", "/v1/pools").send().await.refused(403, "forbidden");
+
+    let metrics = stage.admin("GET", "/metrics").send().await.body;
+    assert!(
+        metrics.contains("kasm_autoscale_unrecorded_calls_total 20\n"),
+        "17 changes, 2 passwords, 1 login: {metrics}"
+    );
+
+    store.refuses.store(false, Ordering::SeqCst);
+    let again = stage.as_role(Role::Broker, "GET", "/v1/pools/office/sessions/ses-1").send().await.expect(200);
+    assert_eq!(again["connection"]["password"], PASSWORD);
+    stage.admin("POST", "/v1/pools").json(&json!({ "name": "new" })).send().await.expect(201);
+}
