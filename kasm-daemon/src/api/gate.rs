@@ -137,11 +137,11 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
-    if let Some(refusal) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
-        if let Some(error) = refusal.extensions().get::<ApiError>() {
-            recorded::turned_away(&app, &request, None, error);
-        }
-        return refusal;
+    if let Some(error) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
+        // Its token is not looked at, so it counts as one of somebody who has none.
+        let error = admit_address(&app, &request).err().unwrap_or(error);
+        recorded::turned_away(&app, &request, None, &error);
+        return error.into_response();
     }
     let roles = match wanted {
         Some(Access::Roles(roles)) => roles,
