@@ -132,6 +132,7 @@ fn path_of(route: &str, config: &str) -> String {
         .replace("{server}", "srv-1")
         .replace("{session}", "ses-1")
         .replace("{workspace}", "made")
+        .replace("{user}", "bob@corp.example")
 }
 
 /// All that can be read of what calls may change, but for what changes by itself.
@@ -183,6 +184,8 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
         .expect(201);
     stage.admin("POST", "/v1/workspaces").json(&json!({ "name": "made", "pool": "office" })).send().await.expect(201);
     let bob = stage.as_user("bob", "GET", "/v1/login").await;
+    let tokens = stage.admin("GET", "/v1/tokens").send().await.expect(200)["tokens"].as_array().unwrap().clone();
+    let viewer = tokens.iter().find(|token| token["name"] == "viewer").unwrap()["id"].as_str().unwrap();
 
     store.refuses.store(true, Ordering::SeqCst);
     let before = seen(&stage).await;
@@ -196,11 +199,13 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
             "/v1/pools" | "/v1/workspaces" => json!({ "name": "new", "pool": "office" }),
             "/v1/pools/{pool}/configs" => config("new", json!({})),
             path if path.ends_with("{config}") => config("a", json!({ "max_servers": 2 })),
+            "/v1/tokens" => json!({ "name": "new", "role": "admin" }),
             path if path.ends_with("/sessions") => json!({ "user": "cid" }),
             _ => json!({}),
         };
         let role = roles[roles.len() - 1];
-        let reply = stage.as_role(role, route.method, &path_of(route.path, "a")).json(&body).send().await;
+        let path = path_of(route.path, "a").replace("{token}", viewer);
+        let reply = stage.as_role(role, route.method, &path).json(&body).send().await;
         let what = format!("{role} {} {}: {reply:?}", route.method, route.path);
         assert!(!reply.body.contains("canary"), "{what}");
         if reply.status == 404 && route.path.contains("/sessions/") && role == Role::User {
@@ -214,8 +219,10 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
             other => panic!("{other}: {what}"),
         }
     }
-    assert!(alone == 17 && with_fact >= 4, "{alone} {with_fact}");
+    assert!(alone == 20 && with_fact >= 4, "{alone} {with_fact}");
     assert_eq!(seen(&stage).await, before, "nothing has changed");
+    let after = stage.admin("GET", "/v1/tokens").send().await.expect(200);
+    assert_eq!(after["tokens"].as_array().unwrap().len(), tokens.len(), "no token was made");
     // Nothing secret is told, and nobody gets in.
     for path in ["/v1/pools/office/sessions/ses-1", "/v1/pools/office/sessions/ses-1?format=guacamole"] {
         let reply = stage.as_role(Role::Broker, "GET", path).send().await;
@@ -233,8 +240,8 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
 
     let metrics = stage.admin("GET", "/metrics").send().await.body;
     assert!(
-        metrics.contains("kasm_autoscale_unrecorded_calls_total 20\n"),
-        "17 changes, 2 passwords, 1 login: {metrics}"
+        metrics.contains("kasm_autoscale_unrecorded_calls_total 23\n"),
+        "20 changes, 2 passwords, 1 login: {metrics}"
     );
 
     store.refuses.store(false, Ordering::SeqCst);
