@@ -412,6 +412,15 @@ fn a_mistake_in_one_field_does_not_hide_that_another_is_missing() {
 }
 
 #[test]
+fn many_fields_that_nobody_knows_are_one_mistake() {
+    let given: JsonObject = (0..1000).map(|number| (format!("k{number:04}"), json!(number))).collect();
+    let about: Vec<String> = Fields::new(&given).finish().iter().map(ToString::to_string).collect();
+    assert_eq!(about.len(), 51);
+    assert_eq!(about[49], "k0049: given 49; no such field; the fields are ");
+    assert_eq!(about[50], ": given 950 more fields; no such fields");
+}
+
+#[test]
 fn lists_of_texts_tell_which_item_is_wrong() {
     let given = object(json!({ "ids": ["a", 7, ""], "names": "a" }));
     let mut fields = Fields::new(&given);

@@ -26,7 +26,7 @@ use crate::tokens::Known;
 #[schema(example = json!({ "name": "broker-2", "role": "broker", "expires_at": "2027-01-31T08:00:00Z" }))]
 pub struct TokenBody {
     /// Who will hold it, for the log: 1 to 63 letters, digits, `.`, `_` or `-`. Several tokens may have one name, as while one
-    /// replaces another.
+    /// replaces another; they share idempotency keys.
     pub name: String,
     /// What its holder may do: `viewer`, `broker`, `operator` or `admin`.
     pub role: String,

@@ -104,6 +104,12 @@ impl SqliteStore {
         read_deployment(connection)
     }
 
+    /// The tokens of a store that is open, read without changing anything; none in a file of the first edition.
+    pub(crate) fn tokens_in(connection: &Connection) -> Result<Vec<StoredToken>, StoreError> {
+        let edition: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if edition == SCHEMA_FIRST { Ok(vec![]) } else { tokens::read(connection) }
+    }
+
     /// Whether a call failed because another process has the file open.
     pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
         is_busy(error)
@@ -380,7 +386,7 @@ impl Store for SqliteStore {
     }
 
     async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
-        self.run(tokens::read).await
+        self.run(|transaction| tokens::read(transaction)).await
     }
 
     async fn put_tokens(&self, list: Vec<StoredToken>) -> Result<(), StoreError> {

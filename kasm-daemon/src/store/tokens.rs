@@ -1,7 +1,7 @@
 //! What is kept of API tokens: their SHA-256 and what is known about them, never a token.
 
 use kasm_autoscale_core::time::Timestamp;
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::StoreError;
 use crate::auth::Role;
@@ -38,9 +38,9 @@ pub struct StoredToken {
     pub revoked_at: Option<Timestamp>,
 }
 
-pub(super) fn read(transaction: &Transaction<'_>) -> Result<Vec<StoredToken>, StoreError> {
+pub(super) fn read(connection: &Connection) -> Result<Vec<StoredToken>, StoreError> {
     let sql = "SELECT sha256, name, role, created_at, expires_at, last_used_at, revoked_at FROM tokens";
-    let mut statement = transaction.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut tokens = vec![];
     while let Some(row) = rows.next()? {

@@ -93,6 +93,7 @@ async fn s_12_last_use_survives_and_never_undoes_a_revocation() {
     assert_eq!(known(&tokens, &id).last_used_at(), None);
     let used = tokens.holder(&first).unwrap().last_used_at();
     assert!(used.is_some());
+    tokens.write_uses().await.unwrap();
     // A copy from before the revocation, written after it.
     let stale = known(&tokens, &id).stored();
     tokens.revoke(&id).await.unwrap();

@@ -110,6 +110,10 @@ async fn s_12_what_is_revoked_is_refused_by_the_very_next_request_and_after_rest
     let used = one(&stage, &viewer["id"]).await["last_used_at"].clone();
     revoke(&stage, &viewer["id"]).await.expect(204);
     stage.as_role(Role::Viewer, "GET", "/v1/pools").send().await.refused(401, "invalid_token");
+    // Nothing but the end of the daemon writes when this one was used.
+    stage.as_role(Role::Operator, "GET", "/v1/pools").send().await.expect(200);
+    let operator = list(&stage).await.into_iter().find(|one| one["name"] == "operator").unwrap();
+    assert!(operator["last_used_at"].is_string());
     drop(kept);
 
     let stage = stage.restarted(|_| ()).await;
@@ -117,6 +121,7 @@ async fn s_12_what_is_revoked_is_refused_by_the_very_next_request_and_after_rest
     with(&stage, &other, "GET", "/v1/pools").send().await.expect(200);
     stage.as_role(Role::Viewer, "GET", "/v1/pools").send().await.refused(401, "invalid_token");
     assert_eq!(one(&stage, &id).await, revoked);
+    assert_eq!(one(&stage, &operator["id"]).await, operator);
     let still = one(&stage, &viewer["id"]).await;
     assert_eq!((&still["state"], &still["source"], &still["last_used_at"]), (&json!("revoked"), &json!("file"), &used));
 }
