@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: demo test story lint bench soak model mutants abuse reliability fuzz fuzz-coverage tools clean
+.PHONY: demo test story lint bench soak model model-deep mutants abuse reliability fuzz fuzz-coverage tools clean
 
 # A pool that keeps its free sessions, live in the terminal, without any configuration. Built without the providers it does
 # not use: aws-sdk-ec2 alone takes minutes. `make demo ARGS="--for 30s"` ends by itself.
@@ -28,6 +28,10 @@ soak:
 model:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- \
 		--at-least 10000000 $(ARGS)
+
+# Larger pools, two minutes of them in every order, then the full bounds all at once on random ways, for they cannot be exhausted.
+model-deep:
+	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- --deep $(ARGS)
 
 # Plants mistakes in the core, each of which a simulated world must find within a minute.
 mutants:

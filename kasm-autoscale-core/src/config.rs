@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+mod bounded;
 mod domain;
 mod names;
 
@@ -281,10 +282,10 @@ impl ConfigSpec {
     /// | `zone` | a name | `default` |
     /// | `connection_type` | `rdp`, `vnc`, `ssh`, `kasmvnc` | `rdp` |
     /// | `connection_port` | 1 to 65535 | by type |
-    /// | `connection_address` | text | the machine's own |
+    /// | `connection_address` | text of at most 255 characters | the machine's own |
     /// | `connection_username` | text, `{sso_username}` allowed | asked |
     /// | `connection_password` | `{sso_cred}` or `{"secret": NAME}` | asked |
-    /// | `connection_info` | object | `{}` |
+    /// | `connection_info` | object of at most 64 KiB | `{}` |
     /// | `reusable` | boolean | false |
     /// | `minimum_available_sessions` | 0 to 1,000,000 | 0 |
     /// | `max_sessions_per_server` | 1 to 1,000 | 1 |
@@ -298,9 +299,9 @@ impl ConfigSpec {
     /// | `keep_failed_for` | 0 s to 7 d | 0 s |
     /// | `keep_failed_max` | 0 to 1,000 | 1 |
     /// | `provider`* | the name of a provider | |
-    /// | `machine` | object | `{}` |
+    /// | `machine` | object of at most 64 KiB | `{}` |
     /// | `startup_script` | text | none |
-    /// | `upstream_auth_address` | text | none |
+    /// | `upstream_auth_address` | text of at most 255 characters | none |
     /// | `server_name_pattern` | a [`NamePattern`] | `kasm-{random}` |
     /// | `ad_directory` | the name of a directory: machines join its domain | none |
     /// | `ad_computer_ou_dn` (* with `ad_directory`) | the organisational unit of computer objects | |
@@ -328,9 +329,9 @@ impl ConfigSpec {
         let (breaker_failures, breaker_window) = read_breaker(&mut fields);
         let keep_failed_for = fields.span("keep_failed_for", Duration::ZERO..=7 * DAY).unwrap_or(Duration::ZERO);
         let keep_failed_max = fields.integer("keep_failed_max", 0..=1000).unwrap_or(1);
-        let machine = fields.object("machine").cloned().unwrap_or_default();
+        let machine = bounded::object(&mut fields, "machine");
         let startup_script = read_script(&mut fields);
-        let upstream_auth_address = fields.text("upstream_auth_address").filter(|text| !text.is_empty());
+        let upstream_auth_address = bounded::address(&mut fields, "upstream_auth_address");
         let server_name_pattern = read_pattern(&mut fields);
         let domain_join = domain::read(&mut fields);
         match (name, provider, zone, fields.finish()) {
@@ -536,10 +537,10 @@ fn read_connection(fields: &mut Fields<'_>) -> Connection {
     Connection {
         kind,
         port: fields.integer("connection_port", 1..=65535).unwrap_or(kind.default_port()),
-        address: fields.text("connection_address").filter(|text| !text.is_empty()),
+        address: bounded::address(fields, "connection_address"),
         username: read_username(fields),
         password: read_password(fields),
-        info: fields.object("connection_info").cloned().unwrap_or_default(),
+        info: bounded::object(fields, "connection_info"),
     }
 }
 

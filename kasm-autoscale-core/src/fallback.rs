@@ -59,7 +59,8 @@ impl State {
     pub(crate) fn by_nearness(&self, zone: Option<&ZoneName>) -> Vec<(bool, ConfigId)> {
         let far = |config: &Config| zone.is_some_and(|zone| config.spec().zone != *zone);
         let on = self.configs.values().filter(|config| config.is_on());
-        let mut order: Vec<_> = on.map(|config| (far(config), config.spec().priority, config.id)).collect();
+        let priority = |config: &Config| if planted!("priority-ignored") { 0 } else { config.spec().priority };
+        let mut order: Vec<_> = on.map(|config| (far(config), priority(config), config.id)).collect();
         order.sort_unstable();
         order.into_iter().map(|(far, _, id)| (far, id)).collect()
     }

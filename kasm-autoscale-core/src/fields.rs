@@ -51,6 +51,10 @@ impl fmt::Display for Problem {
     }
 }
 
+/// How many fields that nobody knows are told one by one. Looking for what each of them may have meant takes time, and an
+/// object may hold nothing else.
+const UNKNOWN_MAX: usize = 50;
+
 /// A reader over one object. Take every known field, then [`finish`](Self::finish).
 ///
 /// ```
@@ -175,12 +179,11 @@ impl<'a> Fields<'a> {
         Some(texts)
     }
 
-    /// Every mistake, those in fields first, fields that nobody knows last. Empty: there was none.
+    /// Every mistake, those in fields first, fields that nobody knows last, many of these in one. Empty: there was none.
     pub fn finish(mut self) -> Vec<Problem> {
-        for (key, value) in self.object {
-            if self.known.iter().any(|known| *known == key) {
-                continue;
-            }
+        let is_known = |key: &String| self.known.iter().any(|known| *known == key);
+        let mut unknown = self.object.iter().filter(|(key, _)| !is_known(key));
+        for (key, value) in unknown.by_ref().take(UNKNOWN_MAX) {
             let allowed = match nearest(key, &self.known) {
                 Some(name) => format!("no such field; did you mean {}?", quoted(name)),
                 None => {
@@ -192,6 +195,10 @@ impl<'a> Fields<'a> {
             };
             let path = if key.is_empty() { "\"\"" } else { key };
             self.problems.push(Problem::new(path, shown(value), allowed));
+        }
+        let more = unknown.count();
+        if more > 0 {
+            self.problems.push(Problem::new("", format!("{more} more fields"), "no such fields"));
         }
         self.problems
     }

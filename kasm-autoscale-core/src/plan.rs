@@ -235,6 +235,7 @@ impl State {
             return (Decision::Steady { supply }, None);
         }
         let lasting = match config.memory.surplus {
+            Some(known) if planted!("least-surplus-forgotten") => Surplus { since: known.since, least: too_many },
             Some(known) => Surplus { since: known.since, least: known.least.min(too_many) },
             None => Surplus { since: self.now, least: too_many },
         };

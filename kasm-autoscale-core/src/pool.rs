@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::config::{ConfigSpec, PoolSpec};
 use crate::guard::Guard;
-use crate::id::{ConfigName, MachineName, ServerId, SessionId};
+use crate::id::{ConfigName, MachineName, ServerId, SessionId, UserName};
 use crate::input::Input;
 use crate::ports::Address;
 use crate::report::{BackoffKind, BackoffReport, ConfigReport, Report, Supply};
@@ -175,6 +175,11 @@ impl Pool {
     /// A session, up to [`ENDED_RETENTION`](crate::session::ENDED_RETENTION) after its end.
     pub fn session(&self, id: SessionId) -> Option<&Session> {
         self.state.sessions.get(&id)
+    }
+
+    /// The session of this user that is active or waited for. He has one at most.
+    pub fn open_session(&self, user: &UserName) -> Option<&Session> {
+        self.state.open_by_user.get(user).and_then(|id| self.state.sessions.get(id))
     }
 
     /// All sessions, the oldest first.

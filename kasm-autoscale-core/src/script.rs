@@ -193,7 +193,7 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// Every mistake there is, in order: see [`ScriptErrorKind`].
+    /// Every mistake there is, in order, the first hundred of them: see [`ScriptErrorKind`].
     pub fn parse(source: &str) -> Result<Self, ScriptErrors> {
         let language = Language::of(source);
         let template::Template { symbols, holes, mut errors } = template::read(source);

@@ -40,6 +40,7 @@ const NAME: &str = "1 to 63 letters, digits, '.', '_' or '-', the first one a le
 #[test]
 fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
     let long = "x".repeat(300);
+    let (address, info) = ("x".repeat(256), "x".repeat(65_529));
     let script = "x".repeat(ConfigSpec::SCRIPT_BYTES_MAX + 1);
     let password = "\"{sso_cred}\", or {\"secret\": NAME} with the name of a secret that the host keeps; a password itself does not belong here";
     let username = "at most 256 characters, {sso_username} the only placeholder, no other braces or control characters";
@@ -58,6 +59,10 @@ fn every_mistake_is_told_with_what_was_given_and_what_is_allowed() {
         ("connection_port", json!(65536), "given 65536; a whole number from 1 to 65535".into()),
         ("connection_port", json!(22.5), "given 22.5; a whole number from 1 to 65535".into()),
         ("connection_address", json!([]), "given []; a text in quotes".into()),
+        ("connection_address", json!(address), format!("given \"{}...; at most 255 characters", &address[..56])),
+        ("upstream_auth_address", json!(address), format!("given \"{}...; at most 255 characters", &address[..56])),
+        ("connection_info", json!({ "a": info }), "given 65537 bytes; at most 65536 bytes of JSON".into()),
+        ("machine", json!({ "a": info }), "given 65537 bytes; at most 65536 bytes of JSON".into()),
         ("connection_username", json!("{user}"), format!("given \"{{user}}\"; {username}")),
         ("connection_username", json!("a\nb"), format!("given \"a\\nb\"; {username}")),
         ("connection_username", json!(long), format!("given \"{}...; {username}", &long[..56])),
@@ -404,6 +409,15 @@ fn a_mistake_in_one_field_does_not_hide_that_another_is_missing() {
     assert_eq!(about, ["image_id", "image"]);
     assert_eq!(Problem::new("a", "b", "c").below("machine").path, "machine.a");
     assert_eq!(Problem::new("", "b", "c").below("machine").path, "machine");
+}
+
+#[test]
+fn many_fields_that_nobody_knows_are_one_mistake() {
+    let given: JsonObject = (0..1000).map(|number| (format!("k{number:04}"), json!(number))).collect();
+    let about: Vec<String> = Fields::new(&given).finish().iter().map(ToString::to_string).collect();
+    assert_eq!(about.len(), 51);
+    assert_eq!(about[49], "k0049: given 49; no such field; the fields are ");
+    assert_eq!(about[50], ": given 950 more fields; no such fields");
 }
 
 #[test]

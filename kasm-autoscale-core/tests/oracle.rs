@@ -1,19 +1,23 @@
-//! The differential oracle: a planner and a placer that were written from the text alone agree with the fast ones, step by step,
-//! through histories in which nothing fails: who is placed where, and how many servers are made, taken back and drained for whom.
+//! The differential oracle: a planner and a placer that were written from the text alone ([`naive`]) agree with the fast ones: who
+//! is placed where, how many servers are made, taken back and drained for whom, how many sessions each config wants free, and
+//! who covers what for a config that fails. Step by step through histories in which nothing fails; and in those in which
+//! everything does, by asking at every step what the pool would do next. Worlds ask the same, see `testing::world`.
+#![cfg(feature = "testing")]
 
 mod common;
 
 use std::collections::BTreeMap;
 
 use common::history::{History, Told};
-use common::naive::{Doing, Picture, something_is_due};
+use kasm_autoscale_core::backoff::Backoff;
 use kasm_autoscale_core::config::PlacementPolicy;
-use kasm_autoscale_core::id::{ConfigId, ServerId, SessionId};
+use kasm_autoscale_core::id::ConfigId;
 use kasm_autoscale_core::input::{Fact, Input};
 use kasm_autoscale_core::pool::Pool;
-use kasm_autoscale_core::report::{Decision, What};
-use kasm_autoscale_core::row::{Outputs, Row, Write};
-use kasm_autoscale_core::server::PhaseKind;
+use kasm_autoscale_core::ports::ErrorKind;
+use kasm_autoscale_core::report::Decision;
+use kasm_autoscale_core::row::{MemoryRow, Row, Write};
+use kasm_autoscale_core::testing::naive::{self, Picture, something_is_due};
 use kasm_autoscale_core::time::Timestamp;
 
 const SEEDS: u64 = 50;
@@ -26,62 +30,6 @@ fn is_foretold(told: &Told) -> bool {
         Fact::SessionEnded(_) | Fact::KeptAlive(_) => true,
         _ => false,
     })
-}
-
-/// What the oracle says of a step.
-fn foretold(pool: &Pool, mut picture: Picture, told: &Told) -> Doing {
-    let mut doing = Doing::default();
-    let mut open: BTreeMap<String, SessionId> = pool
-        .sessions()
-        .filter(|session| session.is_open())
-        .map(|session| (session.user.to_string(), session.id))
-        .collect();
-    let mut on: BTreeMap<SessionId, ServerId> =
-        pool.sessions().filter_map(|session| Some((session.id, session.server()?))).collect();
-    let mut next = pool.sessions().map(|session| session.id.serial()).max().unwrap_or(0) + 1;
-    for fact in &told.facts {
-        match fact {
-            Fact::SessionRequested(request) if !open.contains_key(request.user.as_str()) => {
-                picture.place(&mut doing);
-                // Numbers go up with those who come, so that they sort as they came.
-                let id = SessionId::new(next);
-                next += 1;
-                open.insert(request.user.to_string(), id);
-                picture.waiting.push((id, request.user.clone(), request.zone.clone()));
-                picture.place(&mut doing);
-            }
-            Fact::SessionEnded(id) if open.values().any(|known| known == id) => {
-                picture.end(*id, on.remove(id));
-                open.retain(|_, known| known != id);
-            }
-            _ => {}
-        }
-    }
-    picture.place(&mut doing);
-    picture.plan(told.now, &mut doing);
-    picture.place(&mut doing);
-    doing
-}
-
-/// What the pool did.
-fn done(ids: &BTreeMap<String, ConfigId>, outputs: &Outputs) -> Doing {
-    let mut doing = Doing::default();
-    for event in &outputs.events {
-        match &event.what {
-            What::SessionPlaced { user, server, .. } => doing.placed.push((user.clone(), *server)),
-            What::Server { config, phase, why, .. } => {
-                let counts = match (phase, why.as_deref()) {
-                    (PhaseKind::Enrolling | PhaseKind::Creating, None) => &mut doing.made,
-                    (PhaseKind::Ready, Some("needed again")) => &mut doing.taken_back,
-                    (PhaseKind::Draining, Some("surplus")) => &mut doing.drained,
-                    _ => continue,
-                };
-                *counts.entry(ids[config.as_str()]).or_default() += 1;
-            }
-            _ => {}
-        }
-    }
-    doing
 }
 
 /// What has been foretold and came true.
@@ -110,13 +58,16 @@ fn follow(seed: u64, policy: PlacementPolicy, come_true: &mut True) {
             spec.placement = policy;
             told.facts.push(Fact::PoolSet(Box::new(spec)));
         }
-        let picture = Picture::of(&history.pool, &surplus, &ids);
+        let mut picture = Picture::of(&history.pool, told.now);
+        for plan in &mut picture.plans {
+            plan.surplus = surplus.get(&plan.id).copied();
+        }
         let is_full = picture.waiting.len() + told.facts.len() > 12;
         let on = history.pool.configs().any(|spec| spec.enabled);
         let removed = history.pool.report().configs.iter().any(|known| known.removed);
         let foretells = step > 20 && on && !removed && !is_full && is_foretold(&told);
         let foretold = (foretells && !something_is_due(&history.pool, told.now))
-            .then(|| foretold(&history.pool, picture.clone(), &told));
+            .then(|| naive::foretold(&history.pool, picture.clone(), &told.facts));
         let batch = history.pool.step(told.now, told.facts.iter().cloned().map(Input::from));
         for write in batch.writes() {
             if let Write::Put(Row::Config(row)) = write {
@@ -124,9 +75,8 @@ fn follow(seed: u64, policy: PlacementPolicy, come_true: &mut True) {
             }
         }
         let outputs = batch.saved();
-        if let Some(mut foretold) = foretold {
-            foretold.drained.retain(|_, count| *count > 0);
-            let done = done(&ids, &outputs);
+        if let Some(foretold) = foretold {
+            let done = naive::done(&history.pool, &outputs, &foretold);
             assert_eq!(
                 foretold, done,
                 "seed {seed} {policy:?}, step {step} at {}: {:#?}\n{picture:#?}",
@@ -164,7 +114,7 @@ fn remember(
         };
         let (since, least) = surplus.get(&id).copied().unwrap_or((now, *servers));
         surplus.insert(id, (since, least.min(*servers)));
-        let picture = Picture::of(pool, surplus, ids);
+        let picture = Picture::of(pool, now);
         let plan = picture.plans.iter().find(|plan| plan.id == id).expect("a config with a plan");
         assert_eq!(picture.too_many(plan, supply.target), *servers, "{}: {}", known.config, known.decision);
         come_true.held += 1;
@@ -181,4 +131,101 @@ fn i_10_a_naive_planner_and_placer_agree_with_the_fast_ones() {
     let True { steps, placed, packed, made, drained, held, waited, .. } = come_true;
     assert!(steps > 1000 && placed > 300 && packed > 100 && made > 100, "{come_true:?}");
     assert!(drained > 10 && held > 300 && waited > 20, "{come_true:?}");
+}
+
+/// What was asked of pools in trouble, and came true.
+#[derive(Debug, Default)]
+struct Asked {
+    times: u32,
+    placed: usize,
+    made: u32,
+    taken_back: u32,
+    drained: u32,
+    covered: u32,
+    backed_off: u32,
+}
+
+/// The waits after refusals, as the text has them: the first one and the longest, in seconds.
+fn waits(kind: ErrorKind) -> (u64, u64) {
+    match kind {
+        ErrorKind::NoCapacity | ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Protected => (60, 1800),
+        ErrorKind::Quota => (120, 1800),
+        ErrorKind::Throttled | ErrorKind::Conflict | ErrorKind::Transient => (5, 300),
+    }
+}
+
+/// Whether it is the offering that is short.
+fn is_shortage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::NoCapacity | ErrorKind::Quota)
+}
+
+/// A back-off that follows another one is that of the same try, or of the next: twice as long, varied by a tenth.
+fn follows(before: Option<&Backoff>, kind: ErrorKind, now: &Backoff, at: Timestamp) -> bool {
+    let same_try = before.is_some_and(|before| at < before.until);
+    if same_try {
+        return before.is_some_and(|before| now.failures == before.failures && now.until >= before.until);
+    }
+    let (mut wait, longest) = waits(kind);
+    for _ in 1..now.failures {
+        wait = (2 * wait).min(longest);
+    }
+    let millis = now.until.since(at).as_millis();
+    let wait = u128::from(wait) * 1000;
+    // Who says when to come again is never disturbed before that.
+    now.failures == before.map_or(0, |before| before.failures) + 1 && now.since == at && millis * 10 >= wait * 9
+}
+
+#[test]
+fn i_10_a_naive_planner_and_placer_agree_with_the_fast_ones_when_everything_fails() {
+    let (mut asked, mut backoffs, mut went_on) = (Asked::default(), 0, 0);
+    for seed in 0..SEEDS {
+        // Even seeds are histories with faults.
+        let mut history = History::new(2 * seed, Default::default());
+        let mut memories: BTreeMap<ConfigId, MemoryRow> = BTreeMap::new();
+        for step in 0..STEPS {
+            let told = history.next_step(step == 0);
+            let edited = told.facts.iter().any(|fact| matches!(fact, Fact::ConfigSet(_)));
+            let batch = history.pool.step(told.now, told.facts.iter().cloned().map(Input::from));
+            let mut next = memories.clone();
+            for write in batch.writes() {
+                let Write::Put(Row::Memory(row)) = write else { continue };
+                let own = memories.get(&row.config).and_then(|row| row.create.clone());
+                let Some((kind, backoff)) = row.create.clone().filter(|known| !edited && own.as_ref() != Some(known))
+                else {
+                    next.insert(row.config, row.clone());
+                    continue;
+                };
+                // A shortage is one of the offering: it goes on from those that other configs know of, and from no other failure.
+                let known =
+                    memories.values().filter_map(|row| row.create.clone()).filter(|(kind, _)| is_shortage(*kind));
+                let before: Vec<_> = if is_shortage(kind) { known.collect() } else { own.into_iter().collect() };
+                let fits = before.iter().any(|(_, before)| follows(Some(before), kind, &backoff, told.now));
+                let begins = follows(None, kind, &backoff, told.now);
+                assert!(fits || begins && backoff.failures == 1, "{before:#?} {kind:?} {backoff:?} at {}", told.now);
+                next.insert(row.config, row.clone());
+                went_on += u32::from(fits && backoff.failures > 1);
+                backoffs += 1;
+            }
+            memories = next;
+            let outputs = batch.saved();
+            match naive::judge(&history.pool, seed * 1000 + step as u64) {
+                Ok(Some(doing)) => {
+                    asked.times += 1;
+                    asked.placed += doing.placed.len();
+                    asked.made += doing.made.values().sum::<u32>();
+                    asked.taken_back += doing.taken_back.values().sum::<u32>();
+                    asked.drained += doing.drained.values().sum::<u32>();
+                    asked.covered += doing.covers.values().sum::<u32>();
+                    asked.backed_off += doing.backing_off.values().sum::<u32>();
+                }
+                Ok(None) => {}
+                Err(found) => panic!("seed {seed}, step {step}: {found}"),
+            }
+            history.heard(&outputs);
+        }
+    }
+    let Asked { times, placed, made, taken_back, drained, covered, backed_off } = asked;
+    assert!(times > 5000 && placed > 5000 && made > 500 && taken_back > 10, "{asked:?}");
+    assert!(drained > 100 && covered > 500 && backed_off > 200, "{asked:?}");
+    assert!(backoffs > 100 && went_on > 20, "{backoffs} back-offs, {went_on} that went on");
 }

@@ -1165,3 +1165,11 @@ mod shell {
         }
     }
 }
+
+#[test]
+fn of_many_mistakes_the_first_hundred_are_told() {
+    let source = "ok\n{x} } '{domain}'\n".repeat(40_000);
+    let errors = Script::parse(&source).unwrap_err();
+    let places: Vec<(usize, usize)> = errors.iter().map(|error| (error.line, error.column)).collect();
+    assert_eq!((places.len(), places[0], places[99]), (100, (2, 1), (100, 5)));
+}

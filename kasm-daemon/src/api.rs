@@ -4,6 +4,7 @@
 //! answered; every error has one shape ([`wire::ErrorBody`]). `/openapi.json` describes all of it.
 
 pub mod access;
+mod admission;
 mod audit_log;
 mod body;
 mod checkin;
@@ -15,12 +16,14 @@ mod gate;
 mod login;
 mod openapi;
 mod pools;
+mod rate;
 mod recorded;
 mod secure;
 mod serve;
 mod servers;
 mod sessions;
 mod system;
+mod tokens;
 mod why;
 mod words;
 mod workspaces;
@@ -39,14 +42,18 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::admission::Admission;
 use self::error::ApiError;
-use crate::auth::{Tokens, to_hex};
+use crate::auth::to_hex;
 use crate::driver::PoolHandle;
 use crate::host::{Host, accepted};
+use crate::tokens::ApiTokens;
 use crate::trail::{self, Trail};
 use crate::users::Users;
 use crate::workspaces::Workspaces;
 
+pub use self::admission::CallerLimits;
+pub use self::rate::Rate;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::serve::unserved;
@@ -64,6 +71,7 @@ pub mod wire {
     pub use super::pools::{PoolBody, PoolList, PoolTotals, PoolView};
     pub use super::servers::{AddressView, CheckInView, ServerList, ServerView};
     pub use super::sessions::{SessionBody, SessionList, SessionView};
+    pub use super::tokens::{LoginsEnded, TokenBody, TokenList, TokenView};
     pub use super::why::{
         BackoffView, ConfigWhy, DecisionView, EventList, EventView, FreezeView, PhasesView, SupplyView, WhyView,
     };
@@ -101,6 +109,8 @@ pub struct Limits {
     pub wait: Duration,
     /// How long requests that are under way may take to end when the server stops.
     pub grace: Duration,
+    /// How much one caller may ask.
+    pub callers: CallerLimits,
     /// How many entries of the audit log are kept.
     pub audit_entries: u32,
 }
@@ -121,6 +131,7 @@ impl Default for Limits {
             handler: secs(70),
             wait: secs(60),
             grace: secs(10),
+            callers: CallerLimits::default(),
             audit_entries: trail::KEEP_DEFAULT,
         }
     }
@@ -132,12 +143,13 @@ pub(crate) struct App(Arc<Shared>);
 
 struct Shared {
     host: Arc<Host>,
-    tokens: Tokens,
+    tokens: Arc<ApiTokens>,
     users: Arc<Users>,
     workspaces: Arc<Workspaces>,
     trail: Trail,
     limits: Limits,
     stop: CancellationToken,
+    admission: Admission,
     requests: Arc<Semaphore>,
     waits: Semaphore,
     /// Requests that are worked on, also those whose callers have gone.
@@ -149,8 +161,8 @@ struct Shared {
 }
 
 impl App {
-    fn new(setup: Setup, stop: CancellationToken, openapi: String) -> Self {
-        let Setup { host, tokens, users, workspaces, limits } = setup;
+    fn new(setup: Setup, tokens: Arc<ApiTokens>, stop: CancellationToken, openapi: String) -> Self {
+        let Setup { host, tokens: _, users, workspaces, limits } = setup;
         let mut run = [0; 4];
         // Without random bytes the ids of two runs may be alike, which only makes a log harder to read.
         let _ = getrandom::fill(&mut run);
@@ -164,6 +176,7 @@ impl App {
             trail,
             limits,
             stop,
+            admission: Admission::new(limits.callers),
             requests: Arc::new(Semaphore::new(limits.requests)),
             waits: Semaphore::new(limits.waits),
             tasks: TaskTracker::new(),
@@ -175,6 +188,10 @@ impl App {
 
     fn host(&self) -> &Host {
         &self.0.host
+    }
+
+    fn tokens(&self) -> &ApiTokens {
+        &self.0.tokens
     }
 
     fn users(&self) -> &Users {
@@ -263,6 +280,9 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(login::list_ldap))
         .routes(routes!(login::log_in, login::show_login))
         .routes(routes!(login::log_out))
+        .routes(routes!(tokens::end_logins))
+        .routes(routes!(tokens::list_tokens, tokens::create_token))
+        .routes(routes!(tokens::revoke_token))
         .routes(routes!(workspaces::list_workspaces, workspaces::create_workspace))
         .routes(routes!(workspaces::show_workspace, workspaces::change_workspace, workspaces::delete_workspace))
         .routes(routes!(workspaces::launch))

@@ -77,6 +77,7 @@ pub fn audit(path: &Path, proof: &Proof) -> Result<Audited, AuditError> {
     let mut auditor = Auditor { connection, deployment, lines: vec![], findings: 0 };
     auditor.look_at_file().map_err(damaged)?;
     auditor.look_at_meta().map_err(damaged)?;
+    auditor.look_at_tokens().map_err(damaged)?;
     for (id, name) in auditor.pairs("SELECT id, name FROM pools ORDER BY name").map_err(damaged)? {
         if let Some(later) = auditor.look_at_pool(&id, &name).map_err(damaged)? {
             return Err(unreadable(format!("pool {name}: {later}")));
@@ -196,6 +197,15 @@ impl Auditor {
             if let Some(problem) = problem {
                 self.found(format_args!("I-32 what is stored can be read: entry {key}: {problem}"));
             }
+        }
+        Ok(())
+    }
+
+    fn look_at_tokens(&mut self) -> rusqlite::Result<()> {
+        match SqliteStore::tokens_in(&self.connection) {
+            Ok(tokens) => self.lines.push(format!("tokens: {}", tokens.len())),
+            Err(StoreError::Database(error)) => return Err(error),
+            Err(error) => self.found(format_args!("I-32 what is stored can be read: {error}")),
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Who may call the API: bearer tokens, each with a name and a role.
 //!
 //! A token is `kasm_<name>_` and 32 random bytes in base64url. The config file holds its SHA-256, or the name of a secret that
-//! holds the token; in memory there is only the SHA-256. With 256 random bits a fast hash is enough: there is nothing to guess.
+//! holds the token; in memory and in the store there is only the SHA-256. With 256 random bits a fast hash is enough: there is nothing to guess.
 
 use std::fmt;
 use std::hint::black_box;
@@ -14,8 +14,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// The longest token that is looked at, in bytes. Ours have at most 112.
-const TOKEN_BYTES_MAX: usize = 512;
 /// The longest name of a token.
 const NAME_CHARS_MAX: usize = 63;
 
@@ -121,12 +119,13 @@ impl fmt::Debug for TokenEntry {
     }
 }
 
-/// The tokens that are accepted, or that none is asked for.
+/// The tokens that the config file declares, or that none is asked for. [`ApiTokens`](crate::tokens::ApiTokens) has what
+/// becomes of them.
 #[derive(Clone, Debug)]
 pub struct Tokens(Option<Vec<TokenEntry>>);
 
 impl Tokens {
-    /// Exactly these tokens; with none of them nobody gets in.
+    /// Exactly these tokens, and those made through the API; with none of them nobody gets in.
     pub fn new(entries: Vec<TokenEntry>) -> Self {
         Self(Some(entries))
     }
@@ -141,22 +140,9 @@ impl Tokens {
         self.0.is_none()
     }
 
-    /// Who brings this token now; `None` if it is none of ours, or not any more.
-    pub(crate) fn holder(&self, token: &str, now: Timestamp) -> Option<Caller> {
-        let entries = self.0.as_deref()?;
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let given = sha256(token);
-        // Every entry is compared, and each in constant time, so that time tells nothing about any of them.
-        let mut found = None;
-        for entry in entries {
-            if same(&entry.sha256, &given) {
-                found = Some(entry);
-            }
-        }
-        let found = found.filter(|entry| entry.expires_at.is_none_or(|at| now < at));
-        found.map(|entry| Caller { name: entry.name.clone(), role: entry.role })
+    /// The tokens, as they were given.
+    pub(crate) fn into_entries(self) -> Vec<TokenEntry> {
+        self.0.unwrap_or_default()
     }
 }
 
@@ -227,7 +213,7 @@ pub(crate) fn sha256(text: &str) -> [u8; 32] {
 }
 
 /// Whether two hashes are equal, in a time that does not depend on where they differ.
-fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+pub(crate) fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
     let difference = one.iter().zip(other).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
     black_box(difference) == 0
 }
@@ -250,38 +236,6 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: Timestamp = Timestamp::from_secs(1000);
-
-    #[test]
-    fn s_12_a_token_is_accepted_until_it_expires() {
-        let new = generate_token("a").unwrap();
-        let entry = TokenEntry::from_sha256("a", Role::Viewer, &new.sha256).unwrap();
-        let tokens = Tokens::new(vec![TokenEntry { expires_at: Some(NOW), ..entry }]);
-        let holder = |now| tokens.holder(new.token.expose_secret(), now);
-        assert!(holder(Timestamp::from_millis(999_999)).is_some());
-        assert_eq!(holder(NOW), None);
-        assert_eq!(holder(Timestamp::from_secs(u64::MAX / 1000)), None);
-    }
-
-    #[test]
-    fn a_new_token_is_accepted_under_its_printed_hash_and_no_other_is() {
-        let new = generate_token("ci.1_x").unwrap();
-        let token = new.token.expose_secret();
-        assert_eq!(token.len(), "kasm_ci.1_x_".len() + 43);
-        let entry = TokenEntry::from_sha256("ci.1_x", Role::Broker, &new.sha256).unwrap();
-        let tokens = Tokens::new(vec![
-            TokenEntry { name: "other".into(), role: Role::Admin, sha256: [7; 32], expires_at: None },
-            entry,
-        ]);
-        assert_eq!(tokens.holder(token, NOW), Some(Caller { name: "ci.1_x".into(), role: Role::Broker }));
-        assert_eq!(tokens.holder(&token[..token.len() - 1], NOW), None);
-        assert_eq!(tokens.holder(&format!("{token}x"), NOW), None);
-        assert_eq!(tokens.holder(&new.sha256, NOW), None, "the hash is not the token");
-        assert_eq!(tokens.holder("", NOW), None);
-        assert_eq!(Tokens::new(vec![]).holder(token, NOW), None);
-        assert_ne!(token, generate_token("ci.1_x").unwrap().token.expose_secret());
-    }
 
     #[test]
     fn a_token_that_a_secret_holds_is_the_same_token() {

@@ -10,7 +10,7 @@
 //! | `deployment_key` | where the installation's one key is kept |
 //! | `[store]` | `path`: where the state is kept |
 //! | `[log]` | `filter`, `format` |
-//! | `[limits]` | how much is done at once; `audit_entries`: how much of the audit log is kept |
+//! | `[limits]` | how much is done at once, and how much one caller may ask; `audit_entries`: how much of the audit log is kept |
 //! | `[[token]]` | who may use the API: `name`, `role`, and `secret` or `sha256`; `expires`: until when |
 //! | `[secrets]` | passwords that autoscale configs speak of by name |
 //! | `[ldap.NAME]` | domains: where computer objects are made, whose users log in; `bind_password` says where it is kept, [`LdapSettings::read`](kasm_ad::LdapSettings::read) has the other fields |
@@ -36,6 +36,7 @@ use kasm_autoscale_core::fields::{JsonObject, Problem};
 use kasm_autoscale_core::id::{DirectoryName, InvalidId, PoolName, ProviderName, SecretName};
 use kasm_autoscale_core::time::Timestamp;
 
+use crate::api::CallerLimits;
 use crate::auth::{Role, TokenEntry};
 use crate::clock::Clock;
 use crate::secrets::{Environment, SecretError, SecretSource, SecretStore};
@@ -335,6 +336,9 @@ pub struct Limits {
     pub probes: u32,
     /// How long a stopping daemon waits for calls under way; what is then left is looked up at the next start.
     pub shutdown_grace: Duration,
+    /// How much one caller may ask of the API: `address_rate` and `address_burst`, and the same of `token` and `user`, in
+    /// requests a second and at once; `user_requests`, `user_sessions`.
+    pub callers: CallerLimits,
     /// How many entries of the audit log are kept.
     pub audit_entries: u32,
 }
@@ -346,6 +350,7 @@ impl Default for Limits {
             directory_calls: 8,
             probes: 200,
             shutdown_grace: Duration::from_secs(10),
+            callers: CallerLimits::default(),
             audit_entries: crate::trail::KEEP_DEFAULT,
         }
     }

@@ -27,6 +27,7 @@ pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;
 pub mod tls;
+pub mod tokens;
 pub mod trail;
 pub mod users;
 pub mod workspaces;

@@ -40,6 +40,11 @@ struct OfKind {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfCall {
     provider: String,
     verb: &'static str,
@@ -79,6 +84,7 @@ pub struct Metrics {
     violations: Counter,
     unrecorded: Counter,
     certificate: CertificateCounts,
+    limited: Family<OfLimit, Counter>,
 }
 
 fn micro_to_seconds() -> Histogram {
@@ -113,6 +119,7 @@ impl Default for Metrics {
             violations: Counter::default(),
             unrecorded: Counter::default(),
             certificate: CertificateCounts::default(),
+            limited: Family::default(),
         };
         metrics.registered()
     }
@@ -179,6 +186,11 @@ impl Metrics {
             self.unrecorded.clone(),
         );
         self.certificate.register(&mut registry);
+        registry.register(
+            "rate_limited",
+            "Requests refused because their address, token or user asked too much",
+            self.limited.clone(),
+        );
         self.registry = Arc::new(registry);
         self
     }
@@ -197,6 +209,10 @@ impl Metrics {
     pub(crate) fn called(&self, provider: &str, verb: &'static str, outcome: &str, took: Duration) {
         self.calls.get_or_create(&OfCall { provider: provider.into(), verb, outcome: outcome.into() }).inc();
         self.call_seconds.get_or_create(&OfVerb { provider: provider.into(), verb }).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&OfLimit { limit }).inc();
     }
 
     pub(crate) fn unrecorded(&self) {

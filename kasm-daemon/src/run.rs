@@ -34,6 +34,7 @@ use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
 use crate::store::{SqliteStore, Store, StoreError};
 use crate::tls::{Hangups, LOOK_EVERY, Tls, follow};
+use crate::tokens::ApiTokens;
 use crate::users::{LoginRules, Realm, Users};
 use crate::workspaces::Workspaces;
 
@@ -45,7 +46,7 @@ pub enum RunError {
     Config(Vec<String>),
     /// Nobody could use the API.
     #[error(
-        "the config file declares no [[token]], so nobody could use the API; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own"
+        "the config file declares no [[token]] and none was made through the API, so nobody could use it; make one with `kasm-daemon token NAME`, or give --insecure-no-auth on a machine of your own"
     )]
     NoTokens,
     /// A secret cannot be read any more.
@@ -214,10 +215,13 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
         TcpListener::bind(config.listen).await.map_err(|error| RunError::Listen { address: config.listen, error })?;
     let (world, realms) = world(&config, &environment).await?;
     let tls = tls(&config, &environment, &world)?;
+    if !tokens.is_open() && config.tokens.is_empty() && !ApiTokens::any_in(&*world.store, world.clock.now()).await? {
+        return Err(RunError::NoTokens);
+    }
     let host = Arc::new(Host::start(world, &config.pools).await?);
     let stop = CancellationToken::new();
     let (grace, audit_entries) = (config.limits.shutdown_grace, config.limits.audit_entries);
-    let limits = Limits { grace, audit_entries, ..Limits::default() };
+    let limits = Limits { grace, audit_entries, callers: config.limits.callers, ..Limits::default() };
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
@@ -254,16 +258,11 @@ fn login_rules(config: &DaemonConfig) -> LoginRules {
     LoginRules { behind_proxy: config.plain_http_behind_proxy, ..config.logins }
 }
 
-fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, RunError> {
-    match (insecure_no_auth, config.tokens.is_empty()) {
-        (true, _) => Ok(Tokens::none()),
-        (false, true) => Err(RunError::NoTokens),
-        (false, false) => {
-            let entries: Result<Vec<_>, SecretError> =
-                config.tokens.iter().map(|token| token.entry(environment)).collect();
-            Ok(Tokens::new(entries?))
-        }
+fn tokens(config: &DaemonConfig, insecure_no_auth: bool, environment: &Environment) -> Result<Tokens, SecretError> {
+    if insecure_no_auth {
+        return Ok(Tokens::none());
     }
+    config.tokens.iter().map(|token| token.entry(environment)).collect::<Result<_, _>>().map(Tokens::new)
 }
 
 /// What the pools work with, and what the LDAP configs are to users.

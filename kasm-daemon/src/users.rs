@@ -30,6 +30,7 @@ use crate::clock::Clock;
 
 use throttle::Throttle;
 pub use throttle::ThrottleRules;
+pub(crate) use throttle::network;
 
 /// What every login's token begins with; API tokens begin otherwise.
 const TOKEN_PREFIX: &str = "kasmu_";
@@ -165,6 +166,7 @@ pub struct Login {
     since: Timestamp,
     longest_until: Timestamp,
     idle_until: Mutex<Timestamp>,
+    ended: CancellationToken,
 }
 
 impl Login {
@@ -191,6 +193,11 @@ impl Login {
     /// When it ends, unless the token is used before.
     pub fn expires_at(&self) -> Timestamp {
         *self.idle_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cancelled when it has been ended before its time, for requests that are under way.
+    pub(crate) const fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 
     fn use_at(&self, now: Timestamp, idle: Duration) {
@@ -317,7 +324,16 @@ impl Users {
         let now = self.clock.now();
         let longest_until = now + self.rules.longest;
         let idle_until = Mutex::new((now + self.rules.idle).min(longest_until));
-        let login = Arc::new(Login { user, ldap, groups, password, since: now, longest_until, idle_until });
+        let login = Arc::new(Login {
+            user,
+            ldap,
+            groups,
+            password,
+            since: now,
+            longest_until,
+            idle_until,
+            ended: CancellationToken::new(),
+        });
         let mut logins = self.logins();
         let mut own: Vec<(Timestamp, [u8; 32])> = logins
             .iter()
@@ -326,7 +342,8 @@ impl Users {
             .collect();
         if own.len() >= LOGINS_PER_USER {
             own.sort_unstable();
-            own.first().map(|(_, oldest)| logins.remove(oldest));
+            let oldest = own.first().and_then(|(_, oldest)| logins.remove(oldest));
+            oldest.inspect(|login| login.ended.cancel());
         }
         if logins.len() >= LOGINS_MAX {
             return Err(LoginError::Full);
@@ -357,9 +374,19 @@ impl Users {
     /// Ends a login: its token is worth nothing any more, and its password is gone once the last answer that needs it has
     /// been written.
     pub fn log_out(&self, token: &str) {
-        if let Some(key) = key_of(token) {
-            self.logins().remove(&key);
+        let login = key_of(token).and_then(|key| self.logins().remove(&key));
+        login.inspect(|login| login.ended.cancel());
+    }
+
+    /// Ends all logins of a user, as [`log_out`](Self::log_out) does; how many they were.
+    pub fn end_logins(&self, user: &str) -> usize {
+        let ended: Vec<Arc<Login>> =
+            self.logins().extract_if(.., |_, login| login.user.as_str() == user).map(|(_, login)| login).collect();
+        ended.iter().for_each(|login| login.ended.cancel());
+        if !ended.is_empty() {
+            tracing::info!(user, count = ended.len(), "all logins of a user were ended");
         }
+        ended.len()
     }
 
     /// How many are logged in.

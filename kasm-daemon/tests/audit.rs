@@ -81,6 +81,7 @@ async fn a_sound_store_is_found_sound_and_left_as_it_is() {
     let (code, text) = audit(&path);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("pool fleet: 1 configs, 4 servers, 3 sessions\n"), "{text}");
+    assert!(text.contains("tokens: 0\n"), "{text}");
     assert!(
         text.contains("events: 1\n")
             && text.contains("audit log: no entries\n")
@@ -183,6 +184,13 @@ async fn every_kind_of_spoilt_row_is_found_by_its_number() {
             "entry workspace:x",
             Box::new(|path| {
                 change(path, "INSERT INTO meta (key, value) VALUES ('workspace:x', '{}')");
+            }),
+        ),
+        (
+            "I-32 what is stored can be read",
+            "row token ci of the store cannot be read: its role",
+            Box::new(|path| {
+                change(path, "INSERT INTO tokens (sha256, name, role) VALUES (zeroblob(32), 'ci', 'king')");
             }),
         ),
         (

@@ -8,6 +8,7 @@ use kasm_autoscale_core::fields::Problem;
 use kasm_autoscale_core::id::{DeploymentId, DirectoryName};
 use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::time::Timestamp;
+use kasm_daemon::api::Rate;
 use kasm_daemon::file::{Checks, DaemonConfig, LdapConfig, Mistake, ProviderKind, Surroundings, Warning, load};
 use kasm_daemon::secrets::Environment;
 use kasm_providers::simulated::SimulatedSettings;
@@ -173,7 +174,7 @@ fn what_was_read_is_what_was_written() {
         deployment_key = { env = "KASM_DEPLOYMENT_KEY" }
         store.path = "/var/lib/kasm.db"
         log = { filter = "info,kasm_daemon=debug", format = "json" }
-        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m", audit_entries = 5000 }
+        limits = { probes = 7, directory_calls = 3, shutdown_grace = "1m", token_rate = 9, user_sessions = 2, audit_entries = 5000 }
         logins = { idle = "5m", longest = "1h" }
         secrets.desktop = { env = "PASSWORD" }
         token = [{ name = "a", role = "admin", secret = { env = "KASM_PORTAL_TOKEN" } }]
@@ -216,6 +217,9 @@ fn what_was_read_is_what_was_written() {
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.store.0, Path::new("/var/lib/kasm.db"));
     assert_eq!((config.limits.probes, config.limits.provider_calls, config.limits.directory_calls), (7, 32, 3));
+    let callers = config.limits.callers;
+    assert_eq!((callers.token, callers.user_sessions), (Rate::per_second(9, 2000), 2));
+    assert_eq!(callers.address, Rate::per_second(200, 400));
     assert_eq!((config.logins.idle.as_secs(), config.logins.longest.as_secs()), (300, 3600));
     let workspace = &config.workspaces[0];
     assert_eq!(

@@ -12,7 +12,7 @@ use axum::http::{HeaderValue, Method, Request, Uri};
 use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::token::DeploymentKey;
-use kasm_daemon::api::{Limits, Setup, unserved};
+use kasm_daemon::api::{CallerLimits, Limits, Setup, unserved};
 use kasm_daemon::auth::Tokens;
 use kasm_daemon::clock::Clock;
 use kasm_daemon::directories::DirectoryRegistry;
@@ -211,9 +211,10 @@ impl Stage {
         let rules = LoginRules { failure_delay: Duration::ZERO, ..LoginRules::default() };
         let users = Arc::new(Users::new(clock, rules, [("corp".parse().expect("a name"), realm)].into()));
         let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), vec![]).await.expect("workspaces"));
-        let limits = Limits { wait: Duration::from_millis(1), body: 8192, ..Limits::default() };
+        let callers = CallerLimits::NONE;
+        let limits = Limits { wait: Duration::from_millis(1), body: 8192, callers, ..Limits::default() };
         let setup = Setup { host: host.clone(), tokens: Tokens::none(), users, workspaces, limits };
-        (host, unserved(setup, stop))
+        (host, unserved(setup, stop).await.expect("a router"))
     }
 }
 

@@ -14,9 +14,11 @@
 //! States are told apart by [`view`](kasm_autoscale_core::testing::view): distances in time for instants, places for numbers.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is a program for people")]
 
+mod alike;
 mod node;
 mod plans;
 mod promises;
+mod reached;
 mod rest;
 mod truth;
 
@@ -25,10 +27,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use alike::Alike;
 use node::{Act, Node};
-use plans::Plan;
+use plans::{Plan, Run};
 use promises::Broken;
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use reached::Reached;
+use stateright::{Checker, HasDiscoveries, Model, Property, UniformChooser};
 
 /// So many things happen until a pool that is left in peace must be at rest.
 const ACTS_UNTIL_REST: usize = 600;
@@ -55,6 +59,8 @@ impl Resting {
 struct PoolModel {
     plan: Arc<Plan>,
     resting: Resting,
+    reached: Arc<Reached>,
+    alike: Option<Arc<Alike>>,
 }
 
 impl PoolModel {
@@ -115,7 +121,11 @@ impl Model for PoolModel {
     }
 
     fn next_state(&self, node: &Node, act: Act) -> Option<Node> {
-        Some(node.after(&self.plan, act))
+        let next = node.after(&self.plan, act);
+        if let Some(alike) = &self.alike {
+            alike.compare(&self.plan, &next);
+        }
+        Some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -128,7 +138,11 @@ impl Model for PoolModel {
             holds!("I-24 what is ready is there", Broken::NotThere),
             holds!("I-31 what was promised is kept", Broken::Promise),
             holds!("the pool's own guard finds nothing", Broken::Frozen),
-            Property::always("the pool adds up", |_: &Self, node: &Node| node.pool.check().is_ok()),
+            Property::always("the pool adds up", |model: &Self, node: &Node| {
+                // Asked once of each state.
+                model.reached.note(&model.plan, node);
+                node.pool.check().is_ok()
+            }),
             Property::always("I-16, I-17 it comes to rest and stays there", |model: &Self, node: &Node| {
                 node.broken.is_some() || model.comes_to_rest(node)
             }),
@@ -140,14 +154,18 @@ struct Options {
     threads: usize,
     only: Option<String>,
     short: bool,
+    deep: bool,
+    alike: bool,
     states: Option<usize>,
     minimum: usize,
 }
 
-const HELP: &str = "model [--threads N] [--only NAME] [--short] [--states MAX] [--at-least TRANSITIONS]";
+const HELP: &str =
+    "model [--threads N] [--only NAME] [--short | --deep] [--alike] [--states MAX] [--at-least TRANSITIONS]";
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { threads: 2, only: None, short: false, states: None, minimum: 0 };
+    let mut options =
+        Options { threads: 2, only: None, short: false, deep: false, alike: false, states: None, minimum: 0 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value\n{HELP}"));
@@ -155,6 +173,8 @@ fn options() -> Result<Options, String> {
         match word.as_str() {
             "--threads" => options.threads = number(value()?)?,
             "--only" => options.only = Some(value()?),
+            "--deep" => options.deep = true,
+            "--alike" => options.alike = true,
             "--short" => options.short = true,
             "--states" => options.states = Some(number(value()?)?),
             "--at-least" => options.minimum = number(value()?)?,
@@ -179,8 +199,12 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), String> {
     let mut total = 0;
     for plan in plans::all() {
-        let wanted = options.only.as_ref().is_none_or(|only| only == plan.name);
-        if wanted && (!options.short || plan.short) {
+        let of_this_run = match plan.run {
+            Run::Short => !options.deep,
+            Run::Usual => !options.deep && !options.short,
+            Run::Deep | Run::Walks(_) => options.deep,
+        };
+        if options.only.as_ref().map_or(of_this_run, |only| only == plan.name) {
             total += check(options, plan)?;
         }
     }
@@ -193,29 +217,71 @@ fn run(options: &Options) -> Result<(), String> {
 
 fn check(options: &Options, plan: Plan) -> Result<usize, String> {
     let began = Instant::now();
-    let (name, least) = (plan.name, plan.transitions_min);
-    let model = PoolModel { plan: Arc::new(plan), resting: Resting::new() };
+    let plan = Arc::new(plan);
+    let reached = Arc::new(Reached::default());
+    let alike = options.alike.then(|| Arc::new(Alike::default()));
+    let model = PoolModel {
+        plan: Arc::clone(&plan),
+        resting: Resting::new(),
+        reached: Arc::clone(&reached),
+        alike: alike.clone(),
+    };
     let builder = model.checker().threads(options.threads).finish_when(HasDiscoveries::AnyFailures);
-    let builder = match options.states {
+    let states = options.states.or(if let Run::Walks(states) = plan.run { Some(states) } else { None });
+    let builder = match states {
         Some(states) => builder.target_state_count(states),
         None => builder,
     };
-    let checker = builder.spawn_bfs().join();
-    let (transitions, states) = (checker.state_count() - 1, checker.unique_state_count());
+    let searched = match plan.run {
+        // The first way on which a promise is broken is the shortest one.
+        Run::Short | Run::Usual => outcome(&builder.spawn_bfs().join()),
+        // In a tenth of the memory.
+        Run::Deep => outcome(&builder.spawn_dfs().join()),
+        Run::Walks(_) => outcome(&builder.spawn_simulation(1, UniformChooser).join()),
+    };
+    let Searched { transitions, states: unique, depth, broken } = searched;
+    let how = if let Run::Walks(_) = plan.run { "on random ways" } else { "in every order" };
     println!(
-        "{name:<12} {transitions:>9} transitions, {states:>8} states, depth {:>3}, {:.1} s",
-        checker.max_depth(),
+        "{:<12} {transitions:>9} transitions, {unique:>8} states, depth {depth:>3}, {:.1} s {how}: {reached}",
+        plan.name,
         began.elapsed().as_secs_f64()
     );
-    if let Some((promise, path)) = checker.discoveries().into_iter().next() {
-        let mut told = format!("{name}: {promise}: broken after\n");
+    if let Some(alike) = alike {
+        println!("{:<12} {}", plan.name, alike.told());
+    }
+    if let Some(broken) = broken {
+        return Err(format!("{}: {broken}", plan.name));
+    }
+    if states.is_none() && transitions < plan.transitions_min {
+        return Err(format!("{}: {transitions} transitions, {} were expected", plan.name, plan.transitions_min));
+    }
+    match reached.missed(&plan) {
+        Some(missed) if options.states.is_none() => Err(format!("{}: {missed}", plan.name)),
+        _ => Ok(transitions),
+    }
+}
+
+/// What has come of a search.
+struct Searched {
+    transitions: usize,
+    states: usize,
+    depth: usize,
+    /// The promise that was broken, and how it came to that.
+    broken: Option<String>,
+}
+
+fn outcome(checker: &impl Checker<PoolModel>) -> Searched {
+    let broken = checker.discoveries().into_iter().next().map(|(promise, path)| {
+        let mut told = format!("{promise}: broken after\n");
         for (node, act) in path.into_vec() {
             told += &format!("  {node:?}\n    {}\n", act.map_or(String::new(), |act| format!("{act:?}")));
         }
-        return Err(told);
+        told
+    });
+    Searched {
+        transitions: checker.state_count() - 1,
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        broken,
     }
-    if options.states.is_none() && transitions < least {
-        return Err(format!("{name}: {transitions} transitions, {least} were expected"));
-    }
-    Ok(transitions)
 }

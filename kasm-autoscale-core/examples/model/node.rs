@@ -117,7 +117,7 @@ impl fmt::Debug for Node {
 impl Node {
     pub(crate) fn first(plan: &Plan) -> Self {
         let mut node = Self {
-            pool: Pool::new(pool_spec(), START),
+            pool: Pool::new(pool_spec(plan), START),
             store: BTreeMap::new(),
             now: START,
             wake_at: None,
@@ -134,7 +134,7 @@ impl Node {
         };
         let configs = plan.configs.iter().map(|config| Fact::ConfigSet(Box::new(config.clone())));
         node.step(introductions(plan).into_iter().chain(configs));
-        node.digest = node.digested();
+        node.settle();
         node
     }
 
@@ -145,7 +145,12 @@ impl Node {
             return;
         }
         let Budget { crashes, lost, mishaps, wishes } = self.budget;
+        let read = |flight: &Flight| plan.prompt_reads && !flight.call.changes() && !flight.slow;
+        let prompt = self.flights.iter().position(read);
         for (at, flight) in self.flights.iter().enumerate() {
+            if prompt.is_some_and(|first| first != at) {
+                continue;
+            }
             acts.push(Act::Answer(at));
             if lost == 0 {
                 continue;
@@ -163,6 +168,9 @@ impl Node {
             if plan.refusals && matches!(flight.call, Call::Create(_)) {
                 acts.push(Act::Refused(at));
             }
+        }
+        if prompt.is_some() {
+            return;
         }
         acts.extend((0..self.truth.ghosts.len()).map(Act::Ghost));
         if self.may_wake() {
@@ -218,7 +226,7 @@ impl Node {
             Act::Crash => next.budget.crashes -= 1,
         }
         next.happen(plan, act);
-        next.digest = next.digested();
+        next.settle();
         next
     }
 

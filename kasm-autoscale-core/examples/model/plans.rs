@@ -35,6 +35,8 @@ pub(crate) struct Budget {
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
     pub(crate) configs: Vec<ConfigSpec>,
+    /// Servers at once, of all configs.
+    pub(crate) servers: usize,
     /// Sessions at once.
     pub(crate) users: usize,
     pub(crate) budget: Budget,
@@ -44,8 +46,36 @@ pub(crate) struct Plan {
     pub(crate) refusals: bool,
     /// So many transitions it has at least: a tenth less than were counted, so that it does not shrink without being noticed.
     pub(crate) transitions_min: usize,
-    /// Whether it is part of the short run.
-    pub(crate) short: bool,
+    pub(crate) run: Run,
+    pub(crate) pace: Pace,
+    /// Whether calls that only look are answered at once, one after the other in an order that is always the same, before
+    /// anything else happens. Those that are late are not, so at most as many as answers may be lost race with everything
+    /// else; in the other plans they all do.
+    pub(crate) prompt_reads: bool,
+}
+
+/// Which runs a plan is part of, and how far it is gone through.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Run {
+    /// Of all, the short one as well.
+    Short,
+    /// Of the usual one.
+    Usual,
+    /// Of the deep one.
+    Deep,
+    /// Of the deep one, and too large to be exhausted: so many states are met on random ways.
+    Walks(usize),
+}
+
+/// How long things take that tell states apart by time alone, in grains.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// How long a user waits.
+    pub(crate) queue: u32,
+    /// How long a session lives without a sign of life.
+    pub(crate) keepalive: u32,
+    /// How often a provider is listed when nothing is expected of it.
+    pub(crate) poll_idle: u32,
 }
 
 fn config(name: &str, provider: &str, fields: Value) -> ConfigSpec {
@@ -59,10 +89,10 @@ fn config(name: &str, provider: &str, fields: Value) -> ConfigSpec {
     ConfigSpec::from_json(object.as_object().unwrap()).unwrap()
 }
 
-pub(crate) fn pool_spec() -> PoolSpec {
+pub(crate) fn pool_spec(plan: &Plan) -> PoolSpec {
     let mut spec = PoolSpec::new(DEPLOYMENT, POOL, "desktops".parse().unwrap());
-    spec.queue_deadline = 3 * GRAIN;
-    spec.keepalive_expiry = 4 * GRAIN;
+    spec.queue_deadline = plan.pace.queue * GRAIN;
+    spec.keepalive_expiry = plan.pace.keepalive * GRAIN;
     spec
 }
 
@@ -74,7 +104,7 @@ pub(crate) fn introductions(plan: &Plan) -> Vec<Fact> {
             kind: "model",
             visibility_lag: LAG,
             poll_busy: GRAIN,
-            poll_idle: 3 * GRAIN,
+            poll_idle: plan.pace.poll_idle * GRAIN,
             creates_in_flight_max: 10,
             call_timeout: TIMEOUT,
             offering: &["size"],
@@ -98,62 +128,108 @@ pub(crate) fn all() -> Vec<Plan> {
     let plan = |name, configs| Plan {
         name,
         configs,
+        servers: 2,
         users: 0,
         budget: Budget { crashes: 1, lost: 1, mishaps: 0, wishes: 0 },
         by_operation: false,
         refusals: false,
         transitions_min: 0,
-        short: true,
+        run: Run::Short,
+        pace: Pace { queue: 3, keepalive: 4, poll_idle: 3 },
+        prompt_reads: false,
     };
     let budget = |crashes, lost, mishaps, wishes| Budget { crashes, lost, mishaps, wishes };
     vec![
         Plan {
             budget: budget(2, 2, 0, 0),
-            transitions_min: 900_000,
+            transitions_min: 660_000,
             ..plan("making", vec![config("first", "aws", json!({ "minimum_available_sessions": 2 }))])
         },
         Plan {
             users: 3,
-            transitions_min: 1_500_000,
-            short: false,
+            transitions_min: 1_220_000,
+            run: Run::Usual,
             ..plan("sessions", vec![config("first", "aws", json!({ "max_sessions_per_server": 2 }))])
         },
         Plan {
             users: 2,
             transitions_min: 3_700_000,
-            short: false,
+            run: Run::Usual,
             ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))])
         },
         Plan {
             refusals: true,
             budget: budget(2, 2, 0, 0),
             transitions_min: 3_100_000,
-            short: false,
+            run: Run::Usual,
             ..plan("fallback", vec![config("first", "aws", json!({})), config("second", "azure", json!({}))])
         },
         Plan {
             budget: budget(2, 2, 0, 0),
-            transitions_min: 1_400_000,
+            transitions_min: 1_260_000,
             ..plan("joining", vec![config("first", "aws", joins.clone())])
         },
         Plan {
             budget: budget(1, 0, 0, 1),
-            transitions_min: 45_000,
+            transitions_min: 42_000,
             ..plan("leaving", vec![config("first", "aws", joins)])
         },
         Plan {
             by_operation: true,
+            servers: 1,
             users: 1,
             budget: budget(0, 1, 0, 2),
-            transitions_min: 220_000,
+            transitions_min: 215_000,
             ..plan("wishes", vec![config("first", "aws", json!({ "max_servers": 1 }))])
         },
         Plan {
             by_operation: true,
+            servers: 1,
             users: 1,
             budget: budget(1, 1, 2, 0),
             transitions_min: 400_000,
             ..plan("mishaps", vec![config("first", "aws", json!({ "max_servers": 1 }))])
         },
+        // The bounds all together: two configs, four servers, three sessions, two crashes, two lost answers. Every three of them are
+        // in one of the next four plans, in all orders.
+        bounded("two-crashes", Bounds { lost: 0, ..ALL }, Run::Usual, 2_190_000),
+        bounded("two-losses", Bounds { crashes: 0, ..ALL }, Run::Usual, 3_000_000),
+        bounded("no-sessions", Bounds { sessions: 0, ..ALL }, Run::Usual, 237_000),
+        bounded("one-config", Bounds { configs: 1, servers: 2, ..ALL }, Run::Usual, 2_160_000),
+        bounded("one-of-each", Bounds { crashes: 1, lost: 1, ..ALL }, Run::Deep, 0),
+        bounded("everything", ALL, Run::Walks(20_000_000), 0),
     ]
+}
+
+/// How many of everything there are at most.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    configs: u32,
+    servers: u32,
+    sessions: u32,
+    crashes: u8,
+    lost: u8,
+}
+
+const ALL: Bounds = Bounds { configs: 2, servers: 4, sessions: 3, crashes: 2, lost: 2 };
+
+/// A plan within these bounds, at a pace at which as much as possible is due at the same time.
+fn bounded(name: &'static str, bounds: Bounds, run: Run, transitions_min: usize) -> Plan {
+    let Bounds { configs, servers, sessions, crashes, lost } = bounds;
+    let max = servers / configs;
+    let fields = json!({ "max_servers": max, "boot_deadline": "3m" });
+    let names = ["first", "second"].into_iter().zip(PROVIDERS).take(configs as usize);
+    Plan {
+        name,
+        configs: names.map(|(name, provider)| config(name, provider, fields.clone())).collect(),
+        servers: servers as usize,
+        users: sessions as usize,
+        budget: Budget { crashes, lost, mishaps: 0, wishes: 0 },
+        by_operation: false,
+        refusals: false,
+        transitions_min,
+        run,
+        pace: Pace { queue: 1, keepalive: 2, poll_idle: 1 },
+        prompt_reads: true,
+    }
 }

@@ -10,14 +10,34 @@ use super::node::{Act, Node};
 use super::plans::{Budget, GRAIN_MILLIS, Plan};
 
 impl Node {
-    pub(crate) fn digested(&self) -> u64 {
-        let mut places: Vec<u64> = self.pool.servers().map(|server| server.id.serial()).collect();
-        places.extend(self.truth.machines.iter().map(|machine| machine.serial));
-        places.extend(self.truth.objects.iter().map(|(serial, ..)| *serial));
-        places.extend(self.truth.ghosts.iter().filter_map(|ghost| ghost.call.serial()));
-        places.extend(self.flights.iter().filter_map(|flight| flight.call.serial()));
-        places.sort_unstable();
-        places.dedup();
+    /// Puts what has no order into one, and takes the digest by which states are told apart.
+    pub(crate) fn settle(&mut self) {
+        // Servers stand in the order of their slots, by which they are picked; their serials only say who came first.
+        let mut slots: Vec<(u32, u64)> = self.pool.servers().map(|server| (server.slot, server.id.serial())).collect();
+        slots.sort_unstable();
+        let mut others: Vec<u64> = Vec::new();
+        others.extend(self.truth.machines.iter().map(|machine| machine.serial));
+        others.extend(self.truth.objects.iter().map(|(serial, ..)| *serial));
+        others.extend(self.truth.ghosts.iter().filter_map(|ghost| ghost.call.serial()));
+        others.extend(self.flights.iter().filter_map(|flight| flight.call.serial()));
+        others.sort_unstable();
+        let mut places: Vec<u64> = slots.iter().map(|(_, serial)| *serial).collect();
+        for serial in others {
+            if !places.contains(&serial) {
+                places.push(serial);
+            }
+        }
+        let place = |serial: u64| places.iter().position(|known| *known == serial).map_or(99, |at| at as u64);
+        // Calls under way stand in no order: answers come as they like.
+        self.flights.sort_by_key(|flight| (flight.call.numbers(place), flight.slow, flight.sent_at));
+        self.truth.ghosts.sort_by_key(|ghost| (ghost.call.numbers(place), ghost.until));
+        self.truth.machines.sort_by_key(|machine| place(machine.serial));
+        self.truth.objects.sort_by_key(|(serial, ..)| place(*serial));
+        self.harmed.sort_by_key(|serial| place(*serial));
+        self.digest = self.digested(&places);
+    }
+
+    fn digested(&self, places: &[u64]) -> u64 {
         let place = |serial: u64| places.iter().position(|known| *known == serial).map_or(99, |at| at as u64);
         let mut digest = 0x9e37_79b9_7f4a_7c15_u64;
         let mut put = |number: u64| {
@@ -68,7 +88,7 @@ impl Node {
 
     pub(crate) fn happens(&mut self, plan: &Plan, act: Act) {
         self.happen(plan, act);
-        self.digest = self.digested();
+        self.settle();
     }
 
     /// Whether every config has what it wants, and nothing is there that is not wanted.
@@ -78,13 +98,16 @@ impl Node {
         if !quiet || !at_rest || self.open().next().is_some() {
             return false;
         }
-        let rows: Vec<u64> = self.pool.servers().map(|server| server.id.serial()).collect();
-        let machines = self.truth.machines.iter().filter(|machine| !machine.stopped);
-        if machines.map(|machine| machine.serial).ne(rows.iter().copied()) || self.truth.machines.len() != rows.len() {
+        let runs = |id: ServerId| self.truth.machine(id.serial()).is_some_and(|machine| !machine.stopped);
+        if !self.pool.servers().all(|server| runs(server.id))
+            || self.truth.machines.len() != self.pool.servers().count()
+        {
             return false;
         }
-        let joined = self.pool.servers().filter(|server| server.computer.is_some());
-        if joined.map(|server| server.id.serial()).ne(self.truth.objects.iter().map(|(serial, ..)| *serial)) {
+        let joined = || self.pool.servers().filter(|server| server.computer.is_some());
+        if !joined().all(|server| self.truth.has_object(server.id.serial()))
+            || self.truth.objects.len() != joined().count()
+        {
             return false;
         }
         let report = self.pool.report();

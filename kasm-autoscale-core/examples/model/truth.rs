@@ -196,12 +196,10 @@ impl Truth {
         match call {
             Call::Create(serial) if self.machine(serial).is_none() => {
                 self.machines.push(Made { serial, config, provider, born: now, stopped: false });
-                self.machines.sort_by_key(|machine| machine.serial);
             }
             Call::Delete(serial) => self.machines.retain(|machine| machine.serial != serial),
             Call::Enroll(serial) if !self.has_object(serial) => {
                 self.objects.push((serial, config, now));
-                self.objects.sort_unstable();
             }
             Call::Unenroll(serial) => self.objects.retain(|(known, ..)| *known != serial),
             _ => {}

@@ -124,13 +124,18 @@ pub enum ScriptErrorKind {
     },
 }
 
-/// All mistakes of a script, in the order of their places; at least one.
+/// How many mistakes of one script are told. Looking for what each of them may have meant takes time, and a script may be
+/// nothing but mistakes.
+pub(super) const ERRORS_MAX: usize = 100;
+
+/// The mistakes of a script, the first hundred, in the order of their places; at least one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScriptErrors(Vec<ScriptError>);
 
 impl ScriptErrors {
     pub(super) fn new(mut errors: Vec<ScriptError>) -> Self {
         errors.sort_by_key(|error| (error.line, error.column));
+        errors.truncate(ERRORS_MAX);
         Self(errors)
     }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::Variable;
 use super::cursor::Symbol;
-use super::error::{ScriptError, ScriptErrorKind, UnknownVariable};
+use super::error::{ERRORS_MAX, ScriptError, ScriptErrorKind, UnknownVariable};
 
 /// What lies between two braces is taken for a misspelt variable up to this many characters, else for code.
 const NAME_CHARS_MAX: usize = 64;
@@ -60,11 +60,13 @@ impl Template {
         let field = if brace == '{' { field(rest) } else { None };
         let Some(field) = field else {
             self.symbols.push(Symbol::Char(brace));
-            self.errors.push(ScriptError { line, column, kind: ScriptErrorKind::StrayBrace { brace } });
+            if self.errors.len() < ERRORS_MAX {
+                self.errors.push(ScriptError { line, column, kind: ScriptErrorKind::StrayBrace { brace } });
+            }
             return 1;
         };
         let variable = Variable::from_name(field);
-        if variable.is_none() {
+        if variable.is_none() && self.errors.len() < ERRORS_MAX {
             self.errors.push(ScriptError { line, column, kind: mistake(field) });
         }
         self.symbols.push(Symbol::Hole(self.holes.len()));

@@ -16,5 +16,6 @@ pub mod fleet;
 pub mod lock;
 #[cfg(kasm_mutants)]
 pub mod mutants;
+pub mod naive;
 pub mod view;
 pub mod world;

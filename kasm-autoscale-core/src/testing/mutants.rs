@@ -39,6 +39,8 @@ pub const ALL: &[&str] = &[
     "removal-believed-too-early",
     "shown-object-not-taken",
     "unused-directories-forgotten",
+    "priority-ignored",
+    "least-surplus-forgotten",
 ];
 
 static PLANTED: OnceLock<&'static str> = OnceLock::new();

@@ -7,6 +7,7 @@
 use core::mem::discriminant;
 use core::time::Duration;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::vec::Vec;
 
 use super::std;
 use crate::backoff::Backoff;
@@ -15,7 +16,7 @@ use crate::id::{CommandId, ServerId};
 use crate::pool::Pool;
 use crate::server::{Busy, CreateCall, DeleteCall, Phase, Server, UnenrollCall};
 use crate::session::SessionState;
-use crate::state::{Config, Orphan, State, Subject};
+use crate::state::{Config, InFlight, Orphan, State, Subject};
 use crate::time::Timestamp;
 
 /// Tries and failures beyond so many are all the same.
@@ -68,13 +69,17 @@ impl View<'_, '_> {
     /// How far an instant is away: whole grains ahead, rounded up, for that is when the pool will see that it has come; or
     /// behind.
     fn at(&mut self, at: Timestamp) {
+        let number = self.distance(at);
+        self.put(number);
+    }
+
+    fn distance(&self, at: Timestamp) -> u64 {
         let (now, grain) = (self.state.now, self.lens.grain);
-        let number = if at > now {
+        if at > now {
             1000 + (at.as_millis() - now.as_millis()).div_ceil(grain).min(self.lens.future)
         } else {
             1000 - ((now.as_millis() - at.as_millis()) / grain).min(self.lens.past)
-        };
-        self.put(number);
+        }
     }
 
     fn at_if(&mut self, at: Option<Timestamp>) {
@@ -96,7 +101,9 @@ impl View<'_, '_> {
             self.config(config);
         }
         self.put(1_000_001);
-        for server in state.servers.values() {
+        let mut servers: Vec<&Server> = state.servers.values().collect();
+        servers.sort_by_key(|server| (self.lens.server)(server.id));
+        for server in servers {
             self.server(server);
         }
         self.put(1_000_002);
@@ -240,8 +247,10 @@ impl View<'_, '_> {
         }
     }
 
-    /// The open ones. Those that have ended are kept to be asked about, and change nothing.
+    /// The open ones. Those that have ended are kept to be asked about, and change nothing. Those that wait stand in their queue;
+    /// among those that have a server it makes no difference who came first.
     fn sessions(&mut self) {
+        let mut active = Vec::new();
         for session in self.state.sessions.values() {
             match session.state {
                 SessionState::Waiting { deadline } => {
@@ -250,12 +259,15 @@ impl View<'_, '_> {
                     self.put(session.zone.as_ref().map_or(0, digest));
                 }
                 SessionState::Active { server, expires_at, .. } => {
-                    let place = (self.lens.server)(server);
-                    self.put(2 + place);
-                    self.at(expires_at);
+                    active.push(((self.lens.server)(server), self.distance(expires_at)));
                 }
                 SessionState::Ended { .. } => {}
             }
+        }
+        active.sort_unstable();
+        for (place, expires_at) in active {
+            self.put(2 + place);
+            self.put(expires_at);
         }
     }
 
@@ -298,8 +310,11 @@ impl View<'_, '_> {
 
     /// Those that may still be answered, and what their answers would mean.
     fn commands(&mut self) {
-        for (id, in_flight) in &self.state.in_flight {
-            let Some(place) = (self.lens.command)(*id) else { continue };
+        let (state, lens) = (self.state, self.lens);
+        let known = state.in_flight.iter().filter_map(|(id, in_flight)| Some(((lens.command)(*id)?, in_flight)));
+        let mut commands: Vec<(u64, &InFlight)> = known.collect();
+        commands.sort_unstable_by_key(|(place, _)| *place);
+        for (place, in_flight) in commands {
             self.put(place);
             self.put(digest(&in_flight.verb));
             self.at(in_flight.sent_at);

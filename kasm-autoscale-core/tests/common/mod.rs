@@ -5,7 +5,6 @@
 pub mod cloud;
 pub mod directory;
 pub mod history;
-pub mod naive;
 pub mod story;
 pub mod sweep;
 pub mod words;

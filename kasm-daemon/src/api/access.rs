@@ -31,7 +31,7 @@ const READ: Access = Access::Roles(&[Role::Viewer, Role::Operator, Role::Admin])
 const CHANGE: Access = Access::Roles(&[Role::Operator, Role::Admin]);
 /// Both answer with passwords, which an operator does not need.
 const BROKER: Access = Access::Roles(&[Role::Broker, Role::Admin]);
-/// What only somebody may do who answers for a bug's consequences, or for everybody else.
+/// What only somebody may do who answers for a bug's consequences, for who gets in, or for everybody else.
 const ADMIN: Access = Access::Roles(&[Role::Admin]);
 /// An operator can end sessions anyway, by deleting their server.
 const END_SESSIONS: Access = Access::Roles(&[Role::Broker, Role::Operator, Role::Admin]);
@@ -81,6 +81,10 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/login", Access::Public),
     route("GET", "/v1/login", USER),
     route("POST", "/v1/logout", USER),
+    route("DELETE", "/v1/logins/{user}", ADMIN),
+    route("GET", "/v1/tokens", ADMIN),
+    route("POST", "/v1/tokens", ADMIN),
+    route("DELETE", "/v1/tokens/{token}", ADMIN),
     route("GET", "/v1/workspaces", WORKSPACES),
     route("POST", "/v1/workspaces", CHANGE),
     route("GET", "/v1/workspaces/{workspace}", WORKSPACES),

@@ -40,7 +40,7 @@ pub struct ConfigBody {
     /// 1 to 65535; by default the one of the connection type.
     #[schema(required = false, minimum = 1)]
     pub connection_port: u16,
-    /// Where users reach the servers, if not at the machine's own address.
+    /// Where users reach the servers, if not at the machine's own address: at most 255 characters.
     pub connection_address: Option<String>,
     /// The name to log in with; `{sso_username}` stands for the session's user. Left out: the user is asked.
     pub connection_username: Option<String>,
@@ -48,7 +48,7 @@ pub struct ConfigBody {
     /// A password itself does not belong here.
     #[schema(value_type = Object, required = false, nullable = true)]
     pub connection_password: Value,
-    /// Further settings, handed to the client as they are.
+    /// Further settings, handed to the client as they are: at most 64 KiB.
     #[schema(value_type = Object, required = false)]
     pub connection_info: JsonObject,
     /// Whether a server is used again after a session has ended.
@@ -92,12 +92,12 @@ pub struct ConfigBody {
     pub keep_failed_max: u32,
     /// Who makes the machines: the name of a provider of the host.
     pub provider: String,
-    /// The provider's own settings for them.
+    /// The provider's own settings for them: at most 64 KiB.
     #[schema(value_type = Object, required = false)]
     pub machine: JsonObject,
     /// What a machine runs when it starts, with `{variables}`.
     pub startup_script: Option<String>,
-    /// Where machines reach this installation, for the startup script.
+    /// Where machines reach this installation, for the startup script: at most 255 characters.
     pub upstream_auth_address: Option<String>,
     /// The computer names of the machines: letters, digits and hyphens with `{random}` or `{number}` in it, 15 characters at most.
     #[schema(required = false, default = "kasm-{random}")]

@@ -13,8 +13,12 @@ use utoipa::ToSchema;
 use crate::driver::AskError;
 use crate::host::HostError;
 use crate::store::StoreError;
+use crate::tokens::TokensError;
 use crate::users::LoginError;
 use crate::workspaces::WorkspaceError;
+
+/// How many mistakes are told in one answer: whoever sends nothing but mistakes is not answered with many times as much.
+const PROBLEMS_MAX: usize = 100;
 
 /// Every answer with a status of 400 or more.
 #[derive(Debug, Serialize, ToSchema)]
@@ -30,7 +34,7 @@ pub struct ErrorDetail {
     pub code: String,
     /// A sentence for people.
     pub message: String,
-    /// Every mistake in what was sent, where there are any.
+    /// Every mistake in what was sent, where there are any; the first hundred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub problems: Vec<ProblemView>,
@@ -75,11 +79,15 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
-    pub(crate) fn invalid(problems: Vec<Problem>) -> Self {
+    pub(crate) fn invalid(mut problems: Vec<Problem>) -> Self {
         let message = match problems.len() {
             1 => "there is a mistake in what was sent; nothing was changed".into(),
+            count if count > PROBLEMS_MAX => format!(
+                "there are {count} mistakes in what was sent, of which {PROBLEMS_MAX} are told; nothing was changed"
+            ),
             count => format!("there are {count} mistakes in what was sent; nothing was changed"),
         };
+        problems.truncate(PROBLEMS_MAX);
         Self { problems, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message) }
     }
 
@@ -156,6 +164,23 @@ impl From<WorkspaceError> for ApiError {
             WorkspaceError::Exists(_) => Self::new(StatusCode::CONFLICT, "workspace_exists", message),
             WorkspaceError::Declared(_) => Self::new(StatusCode::CONFLICT, "declared", message),
             WorkspaceError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokensError> for ApiError {
+    fn from(error: TokensError) -> Self {
+        let message = error.to_string();
+        match error {
+            TokensError::Unknown(_) => Self::not_found("unknown_token", message),
+            TokensError::LastAdmin => Self::new(StatusCode::CONFLICT, "last_admin_token", message),
+            TokensError::TooMany => Self::new(StatusCode::CONFLICT, "too_many_tokens", message),
+            TokensError::NotSaved(error) => {
+                tracing::error!(%error, "the revocation of a token is not saved");
+                Self::unavailable("not_saved", message, 2)
+            }
+            TokensError::New(error) => Self::internal(&error),
+            TokensError::Store(error) => error.into(),
         }
     }
 }

@@ -11,10 +11,12 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::access::{Access, access};
+use super::admission::{admit_address, admit_token, admit_user, unless_ended};
 use super::error::ApiError;
 use super::recorded::{self, RequestId};
 use super::secure::{ONLY_TLS, Secured, uncertified};
 use crate::auth::{Caller, Role};
+use crate::tokens::Known;
 use crate::users::{Login, Users};
 
 /// The header that carries the request's id.
@@ -32,7 +34,13 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     // Without the query: it may hold a check-in token.
     let path = request.uri().path().to_owned();
 
-    let response = if route == "/healthz" { next.run(request).await } else { within_limits(&app, request, next).await };
+    let response = match route.as_str() {
+        "/healthz" => next.run(request).await,
+        // What leads nowhere never comes to `authorize`.
+        "(none)" if let Err(error) = admit_address(&app, &request) => error.into_response(),
+        _ => within_limits(&app, request, next).await,
+    };
+    let is_limited = response.extensions().get::<ApiError>().is_some_and(|error| error.code == "rate_limited");
     let caller = response.extensions().get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();
     let mut response = shaped(response, &id);
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -40,7 +48,8 @@ pub(super) async fn observe(State(app): State<App>, mut request: Request, next: 
     }
 
     let (status, took) = (response.status(), clock.now().since(started));
-    if route == "/healthz" {
+    // A flood of requests is not to be a flood in the log.
+    if route == "/healthz" || is_limited {
         tracing::debug!(%method, %route, status = status.as_u16(), ?took, id, "request");
     } else if method != Method::GET && status.is_success() {
         // Whatever succeeded named things that exist: the path holds names and ids, and no text of a stranger's choice.
@@ -128,31 +137,57 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
-    if let Some(refusal) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
-        if let Some(error) = refusal.extensions().get::<ApiError>() {
-            recorded::turned_away(&app, &request, None, error);
+    let refusal = uncertified(request.extensions().get(), route.as_deref(), wanted);
+    let roles = match (refusal, wanted) {
+        (None, Some(Access::Roles(roles))) => roles,
+        // Whoever need show no token, or is not looked at, is counted by his address.
+        (refusal, wanted) => {
+            if let Err(error) = admit_address(&app, &request) {
+                return error.into_response();
+            }
+            return match (refusal, wanted) {
+                (Some(refusal), _) => {
+                    if let Some(error) = refusal.extensions().get::<ApiError>() {
+                        recorded::turned_away(&app, &request, None, error);
+                    }
+                    refusal
+                }
+                (None, Some(_)) => next.run(request).await,
+                // For an unknown method there is no handler behind either; axum adds `Allow`.
+                (None, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+            };
         }
-        return refusal;
-    }
-    let roles = match wanted {
-        // For an unknown method there is no handler behind either; axum adds `Allow`.
-        None => return StatusCode::METHOD_NOT_ALLOWED.into_response(),
-        Some(Access::Public | Access::CheckIn) => return next.run(request).await,
-        Some(Access::Roles(roles)) => roles,
     };
-    let (caller, login) = match identify(&app, request.headers()) {
-        Ok(identified) => identified,
+    let holder = match identify(&app, request.headers()) {
+        Ok(holder) => holder,
         Err(error) => {
+            let error = admit_address(&app, &request).err().unwrap_or(error);
             recorded::turned_away(&app, &request, None, &error);
             return error.into_response();
         }
     };
+    let caller = holder.caller();
+    let admitted = match &holder {
+        Holder::Anybody => admit_token(&app, None, "none").map(|()| None),
+        Holder::Token(known) => admit_token(&app, Some(known.entry().sha256), &caller.name).map(|()| None),
+        Holder::User(login) => admit_user(&app, login.user()).map(Some),
+    };
+    // What counts for a user is counted until the answer is there.
+    let _under_way = match admitted {
+        Ok(under_way) => under_way,
+        Err(error) => return error.into_response(),
+    };
     let mut response = if roles.contains(&caller.role) {
         request.extensions_mut().insert(caller.clone());
-        if let Some(login) = login {
-            request.extensions_mut().insert(login);
+        match holder {
+            Holder::Anybody => next.run(request).await,
+            Holder::Token(known) => unless_ended(&app, known.ended().clone(), next.run(request)).await,
+            Holder::User(login) => {
+                let ended = login.ended().clone();
+                request.extensions_mut().insert(login);
+                unless_ended(&app, ended, next.run(request)).await
+            }
         }
-        next.run(request).await
     } else {
         let error = forbidden(&caller, roles);
         recorded::turned_away(&app, &request, Some(&caller), &error);
@@ -160,6 +195,24 @@ pub(super) async fn authorize(State(app): State<App>, mut request: Request, next
     };
     response.extensions_mut().insert(caller);
     response
+}
+
+/// What a caller has shown himself to be.
+enum Holder {
+    /// No token is asked for.
+    Anybody,
+    Token(Arc<Known>),
+    User(Arc<Login>),
+}
+
+impl Holder {
+    fn caller(&self) -> Caller {
+        match self {
+            Self::Anybody => Caller::anybody(),
+            Self::Token(known) => known.caller(),
+            Self::User(login) => Caller { name: login.user().to_string(), role: Role::User },
+        }
+    }
 }
 
 fn forbidden(caller: &Caller, roles: &[Role]) -> ApiError {
@@ -173,11 +226,11 @@ fn forbidden(caller: &Caller, roles: &[Role]) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
 }
 
-/// Who is calling, by the token in `Authorization`; with his login, if he is a user.
-fn identify(app: &App, headers: &HeaderMap) -> Result<(Caller, Option<Arc<Login>>), ApiError> {
+/// Who is calling, by the token in `Authorization`.
+fn identify(app: &App, headers: &HeaderMap) -> Result<Holder, ApiError> {
     let login = bearer(headers).filter(|token| Users::is_token(token));
-    if app.0.tokens.is_open() && login.is_none() {
-        return if is_local(headers) { Ok((Caller::anybody(), None)) } else { Err(not_local()) };
+    if app.tokens().is_open() && login.is_none() {
+        return if is_local(headers) { Ok(Holder::Anybody) } else { Err(not_local()) };
     }
     let missing = || {
         ApiError::unauthorized(
@@ -195,10 +248,9 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<(Caller, Option<Arc<Login>
         )
     };
     if login.is_some() {
-        let login = app.users().holder(token).ok_or_else(unknown)?;
-        return Ok((Caller { name: login.user().to_string(), role: Role::User }, Some(login)));
+        return app.users().holder(token).map(Holder::User).ok_or_else(unknown);
     }
-    app.0.tokens.holder(token, app.host().world().clock.now()).map(|caller| (caller, None)).ok_or_else(unknown)
+    app.tokens().holder(token).map(Holder::Token).ok_or_else(unknown)
 }
 
 /// The token in `Authorization`, whatever it is worth.

@@ -49,6 +49,10 @@ pub(super) fn preamble() -> OpenApi {
         .response("Unauthorized", response("No API token, or one that is not accepted."))
         .response("Forbidden", response("The token's role may not do this."))
         .response(
+            "Limited",
+            response("Too many requests from this address, with this token or of this user. `Retry-After` says when to ask again."),
+        )
+        .response(
             "Unavailable",
             response(
                 "Not now: too many requests at once, a pool does not answer, or the audit log cannot be written. `Retry-After` says when to ask again.",
@@ -61,6 +65,7 @@ pub(super) fn preamble() -> OpenApi {
         ("servers", "Servers, from the decision to make one until it is gone"),
         ("sessions", "Users' sessions, and the requests that wait for one"),
         ("workspaces", "What users see and launch"),
+        ("tokens", "API tokens: which there are, making and revoking them"),
         ("users", "Users who log in with their own name and password"),
         ("audit", "Who asked for what, and what came of it"),
         ("decisions", "What was decided, and why"),
@@ -110,6 +115,7 @@ fn add_role(operation: &mut Operation, access: Access) {
         _ => words,
     });
     operation.extensions.get_or_insert_with(Extensions::default).insert("x-roles".into(), roles.into());
+    operation.responses.responses.entry("429".into()).or_insert(RefOr::Ref(Ref::from_response_name("Limited")));
     if secured {
         for (status, name) in [("401", "Unauthorized"), ("403", "Forbidden"), ("503", "Unavailable")] {
             let response = RefOr::Ref(Ref::from_response_name(name));

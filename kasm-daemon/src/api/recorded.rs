@@ -259,6 +259,7 @@ async fn objects(app: &App, params: Option<&RawPathParams>) -> BTreeMap<String, 
             "workspace" => app.workspaces().get(value).is_ok(),
             "server" => value.parse::<ServerId>().is_ok(),
             "session" => value.parse::<SessionId>().is_ok(),
+            "token" => app.tokens().all().iter().any(|known| known.id() == *value),
             "config" => is_config(app, given.get("pool").copied().unwrap_or_default(), value).await,
             _ => false,
         };

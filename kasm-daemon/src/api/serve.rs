@@ -24,6 +24,7 @@ use crate::auth::Tokens;
 use crate::host::Host;
 use crate::store::StoreError;
 use crate::tls::Tls;
+use crate::tokens::ApiTokens;
 use crate::trail::Kind;
 use crate::users::{LoginRules, Users};
 use crate::workspaces::Workspaces;
@@ -42,7 +43,7 @@ pub enum ServeError {
         "without API tokens the API is served on this machine alone, but {0} can be reached from others; listen on 127.0.0.1, or set up tokens"
     )]
     OpenBeyondLoopback(SocketAddr),
-    /// The workspaces cannot be read, or the audit log cannot be written.
+    /// The workspaces or the tokens cannot be read, or the audit log cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The listener is no good.
@@ -73,14 +74,20 @@ impl fmt::Debug for Setup {
 /// All that is served, without a listener: for the fuzz targets, which ask it in their own process.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-pub fn unserved(setup: Setup, stop: CancellationToken) -> Router {
-    router(&App::new(setup, stop, openapi_json())).layer(Extension(Peer(IpAddr::from([127, 0, 0, 1]))))
+pub async fn unserved(setup: Setup, stop: CancellationToken) -> Result<Router, StoreError> {
+    let tokens = tokens_of(&setup).await?;
+    Ok(router(&App::new(setup, tokens, stop, openapi_json())).layer(Extension(Peer(IpAddr::from([127, 0, 0, 1])))))
+}
+
+async fn tokens_of(setup: &Setup) -> Result<Arc<ApiTokens>, StoreError> {
+    let world = setup.host.world();
+    ApiTokens::load(world.store.clone(), world.clock, setup.tokens.clone()).await.map(Arc::new)
 }
 
 /// Serves the API on a listener until `stop`, then ends the requests that are under way. No user can log in.
 ///
 /// # Errors
-/// [`ServeError::Store`] when the workspaces in the host's store cannot be read or its audit log cannot be written;
+/// [`ServeError::Store`] when the workspaces or the tokens in the host's store cannot be read, or its audit log cannot be written;
 /// [`ServeError::OpenBeyondLoopback`] for [`Tokens::none`] on an address that other machines reach. Nothing is accepted then.
 pub async fn serve(
     host: Arc<Host>,
@@ -126,7 +133,8 @@ async fn serve_all(
         return Err(ServeError::OpenBeyondLoopback(address));
     }
     let users = setup.users.clone();
-    let app = App::new(setup, stop.clone(), openapi_json());
+    let tokens = tokens_of(&setup).await?;
+    let app = App::new(setup, tokens.clone(), stop.clone(), openapi_json());
     // Where this cannot be written, no call that changes something could be answered.
     app.trail().record(app.trail().entry(Kind::Started)).await?;
     app.trail().tell_head().await;
@@ -134,6 +142,8 @@ async fn serve_all(
     let door: Door = tls.map(|tls| (tls, plain_http(&app)));
     let sweep = stop.clone();
     app.0.tasks.spawn(async move { users.sweep(sweep).await });
+    let until = stop.clone();
+    app.0.tasks.spawn(async move { tokens.keep_uses(until).await });
     app.0.tasks.spawn(tell_heads(app.clone()));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(limits.connections));

@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::ToSchema;
 
 use super::App;
+use super::admission::admit_session;
 use super::body::{JsonBody, NoParams, Params, SMALL};
 use super::connection::{ConnectionView, Eyes, Open, opened};
 use super::error::{ApiError, ErrorBody};
@@ -180,11 +181,7 @@ pub(super) async fn look_at(app: &App, pool: &PoolHandle, id: SessionId) -> Resu
 /// The session that this user has in a pool, waiting or active.
 pub(super) async fn session_of(app: &App, pool: &PoolHandle, user: &UserName) -> Result<Option<Seen>, ApiError> {
     let user = user.clone();
-    app.look(pool, move |pool| {
-        let mut own = pool.sessions().filter(|session| session.user == user && state(session) != "ended");
-        own.next().map(|session| session.id).and_then(|id| Seen::of(pool, id))
-    })
-    .await
+    app.look(pool, move |pool| pool.open_session(&user).and_then(|session| Seen::of(pool, session.id))).await
 }
 
 async fn seen(app: &App, pool: &PoolHandle, id: SessionId) -> Result<Seen, ApiError> {
@@ -208,11 +205,13 @@ pub(super) async fn requested(
 ) -> Result<(SessionId, bool), ApiError> {
     // Before the request, so that no news of it is missed.
     let events = pool.events();
+    let asking = admit_session(app, pool, &request.user).await?;
     let newest = app.look(pool, |pool| pool.sessions().last().map(|session| session.id)).await?;
     let user = request.user.to_string();
     let Answer::Session(id) = app.ask(pool, Fact::SessionRequested(request)).await? else {
         return Err(unknown(pool, "of this request"));
     };
+    drop(asking);
     recorded::about("user", user);
     recorded::about("session", id.to_string());
     if !patience.is_zero() {

@@ -14,6 +14,7 @@ use super::{
     Checks, DaemonConfig, LISTEN_DEFAULT, Limits, Loader, LogConfig, LogFormat, StorePath, TokenConfig, TokenName,
     TokenSecret,
 };
+use crate::api::{CallerLimits, Rate};
 use crate::auth::{InvalidToken, Role, TokenEntry};
 use crate::clock::from_rfc3339;
 use crate::secrets::{SecretSource, SecretStore, deployment_key};
@@ -156,6 +157,7 @@ impl Loader<'_, '_> {
             shutdown_grace: fields
                 .span("shutdown_grace", Duration::ZERO..=Duration::from_secs(600))
                 .unwrap_or(defaults.shutdown_grace),
+            callers: read_callers(&mut fields),
             audit_entries: fields.integer("audit_entries", 1000..=100_000_000).unwrap_or(defaults.audit_entries),
         };
         self.finish(fields, "limits");
@@ -177,7 +179,7 @@ impl Loader<'_, '_> {
 
     fn read_tokens(&mut self, tables: &[Value]) -> Vec<TokenConfig> {
         if tables.is_empty() {
-            let advice = "the API will refuse everybody unless the daemon is started with --insecure-no-auth; add a [[token]] with name, role and secret";
+            let advice = "the API will refuse everybody but holders of tokens made through it, unless the daemon is started with --insecure-no-auth; add a [[token]] with name, role and secret";
             self.report.warn(Problem::new("token", "no token", advice));
         }
         let mut names = BTreeMap::new();
@@ -296,6 +298,22 @@ impl Loader<'_, '_> {
         } else {
             names.insert(name.into(), path);
         }
+    }
+}
+
+/// How much one caller may ask of the API.
+fn read_callers(fields: &mut Fields<'_>) -> CallerLimits {
+    let defaults = CallerLimits::default();
+    let mut rate = |rate: &'static str, burst: &'static str, default: Rate| Rate {
+        every: fields.integer(rate, 1..=1_000_000).map_or(default, |count| Rate::per_second(count, 1)).every,
+        burst: fields.integer(burst, 1..=1_000_000).unwrap_or(default.burst),
+    };
+    CallerLimits {
+        address: rate("address_rate", "address_burst", defaults.address),
+        token: rate("token_rate", "token_burst", defaults.token),
+        user: rate("user_rate", "user_burst", defaults.user),
+        user_requests: fields.integer("user_requests", 1..=10_000).unwrap_or(defaults.user_requests),
+        user_sessions: fields.integer("user_sessions", 1..=10_000).unwrap_or(defaults.user_sessions),
     }
 }
 

@@ -2,6 +2,9 @@
 
 mod audit_log;
 mod sqlite;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 use async_trait::async_trait;
 use kasm_autoscale_core::config::JsonObject;
@@ -16,6 +19,7 @@ use crate::workspaces::WorkspaceName;
 
 pub(crate) use audit_log::anchor as anchor_of;
 pub use sqlite::SqliteStore;
+pub use tokens::StoredToken;
 
 /// A store of pools.
 ///
@@ -77,6 +81,15 @@ pub trait Store: Send + Sync {
 
     /// Remembers what the config file declares now.
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError>;
+
+    /// The API tokens that were made through the API, and what is known of those of config files, in any order.
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError>;
+
+    /// Keeps tokens, in place of those of the same SHA-256: all of them or none. One that is revoked stays so.
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError>;
+
+    /// Forgets the tokens of these SHA-256. One that is not there is forgotten already.
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError>;
 
     /// The workspaces that were made through the API, in any order.
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError>;

@@ -16,13 +16,14 @@ use kasm_autoscale_core::row::{Row, Write};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{Declared, Store, StoreError, StoredEvent, StoredPool, audit_log};
+use super::{Declared, Store, StoreError, StoredEvent, StoredPool, StoredToken, audit_log, tokens};
 use crate::trail::{Head, Record, Sealed};
 use crate::workspaces::WorkspaceName;
 
-/// The edition of the tables below. A file of an earlier edition is brought to this one when it is opened; a file of a later one
-/// is refused.
+/// The edition of the tables. A file of an earlier one is brought to it when it is opened; a file of a later one is refused.
 const SCHEMA: i64 = 2;
+/// The first edition, which had [`TABLES`] alone.
+const SCHEMA_FIRST: i64 = 1;
 /// "kasm" in ASCII: tells our files from other programs' (SQLite file format §1.3.14).
 const APPLICATION_ID: i64 = 0x6b61_736d;
 /// How many events of a pool are kept.
@@ -103,6 +104,12 @@ impl SqliteStore {
         read_deployment(connection)
     }
 
+    /// The tokens of a store that is open, read without changing anything; none in a file of the first edition.
+    pub(crate) fn tokens_in(connection: &Connection) -> Result<Vec<StoredToken>, StoreError> {
+        let edition: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if edition == SCHEMA_FIRST { Ok(vec![]) } else { tokens::read(connection) }
+    }
+
     /// Whether a call failed because another process has the file open.
     pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
         is_busy(error)
@@ -159,20 +166,21 @@ fn prepare(connection: &Connection) -> Result<DeploymentId, StoreError> {
 fn prepare_tables(connection: &Connection) -> Result<DeploymentId, StoreError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let is_new = pragma("schema_version")? == 0;
+    let is_first = pragma("application_id")? == APPLICATION_ID && pragma("user_version")? == SCHEMA_FIRST;
     if is_new {
         connection.execute_batch(TABLES)?;
-        connection.execute_batch(audit_log::TABLES)?;
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    if is_new || is_first {
+        connection.execute_batch(audit_log::TABLES)?;
+        connection.execute_batch(tokens::TABLE)?;
         connection.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    if is_new {
         let deployment = DeploymentId::from_bytes(random_bytes()?);
         connection.execute("INSERT INTO meta (key, value) VALUES ('deployment', ?1)", [deployment.to_string()])?;
     }
-    let deployment = read_deployment(connection)?;
-    if pragma("user_version")? == 1 {
-        connection.execute_batch(audit_log::TABLES)?;
-        connection.pragma_update(None, "user_version", SCHEMA)?;
-    }
-    Ok(deployment)
+    read_deployment(connection)
 }
 
 /// Reads from a file of this edition or an earlier one.
@@ -183,9 +191,9 @@ fn read_deployment(connection: &Connection) -> Result<DeploymentId, StoreError> 
         return Err(refused("it is a database of another program".into()));
     }
     let schema = pragma("user_version")?;
-    if !(1..=SCHEMA).contains(&schema) {
+    if !(SCHEMA_FIRST..=SCHEMA).contains(&schema) {
         return Err(refused(format!(
-            "it has schema {schema}, this version reads 1 to {SCHEMA}; use the version that wrote it or a later one"
+            "it has schema {schema}, this version reads {SCHEMA_FIRST} to {SCHEMA}; use the version that wrote it or a later one"
         )));
     }
     let text: String = connection.query_row("SELECT value FROM meta WHERE key = 'deployment'", [], |row| row.get(0))?;
@@ -377,6 +385,18 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.run(|transaction| tokens::read(transaction)).await
+    }
+
+    async fn put_tokens(&self, list: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.run(move |transaction| in_savepoint(transaction, || tokens::put(transaction, &list))).await
+    }
+
+    async fn forget_tokens(&self, list: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.run(move |transaction| in_savepoint(transaction, || tokens::forget(transaction, &list))).await
+    }
+
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
         self.run(|transaction| {
             let mut statement =
@@ -415,13 +435,10 @@ fn workspace_key(name: &WorkspaceName) -> String {
     format!("workspace:{name}")
 }
 
-/// All of it or nothing, in a savepoint of its own, so that what fails leaves the others of its group alone.
-fn in_savepoint(
-    transaction: &Transaction<'_>,
-    write: impl FnOnce() -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+/// Does a job in a savepoint of its own, so that one that fails leaves nothing of itself, and the others of its group alone.
+fn in_savepoint(transaction: &Transaction<'_>, job: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
     transaction.execute_batch("SAVEPOINT step")?;
-    let result = write();
+    let result = job();
     transaction.execute_batch(if result.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" })?;
     result
 }

@@ -139,7 +139,7 @@ impl Tls {
     /// Says once a day that the certificate ends soon, or has ended.
     fn remind(&self, memory: &mut Memory) {
         let (now, ends) = (self.clock.now(), self.live().facts.ends);
-        if ends.since(now) >= ENDS_SOON || now.since(memory.reminded_at) < REMIND_EVERY {
+        if !is_worth_a_reminder(ends, now, memory.reminded_at) {
             return;
         }
         memory.reminded_at = now;
@@ -150,6 +150,10 @@ impl Tls {
             tracing::warn!(%until, "the certificate of the API expires soon; put a new one in its place");
         }
     }
+}
+
+fn is_worth_a_reminder(ends: Timestamp, now: Timestamp, reminded_at: Timestamp) -> bool {
+    ends.since(now) < ENDS_SOON && now.since(reminded_at) >= REMIND_EVERY
 }
 
 #[cfg(all(test, unix))]
@@ -173,6 +177,16 @@ mod tests {
 
     fn made() -> CertifiedKey<KeyPair> {
         generate_simple_self_signed(["kasm.example".to_owned()]).unwrap()
+    }
+
+    #[test]
+    fn once_a_day_the_log_says_that_the_end_is_near() {
+        let day = |day: u64| Timestamp::from_secs(day * 24 * 3600);
+        let ends = day(100);
+        assert!(!is_worth_a_reminder(ends, day(86), day(0)), "14 days are enough");
+        assert!(is_worth_a_reminder(ends, day(87), day(86)));
+        assert!(!is_worth_a_reminder(ends, day(87) + Duration::from_secs(3600), day(87)));
+        assert!(is_worth_a_reminder(ends, day(200), day(199)), "all the more when it is over");
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Throttle {
 }
 
 /// A host of IPv6 has 2^64 addresses, so its network is what counts.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
         v4 => v4,

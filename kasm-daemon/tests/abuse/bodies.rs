@@ -70,6 +70,8 @@ fn named(field: &str, entropy: &mut Seeded) -> Option<Value> {
         "user" => json!(format!("victim-{}", entropy.pick(40))),
         "username" => json!(format!("nobody-{}", entropy.pick(5))),
         "name" => json!(one(entropy, &["victim-0", "victim-1", "extra-0", "extra-1", "a", "b", "filed"])),
+        "role" => json!(one(entropy, &["viewer", "broker", "operator", "admin", "user"])),
+        "expires_at" => json!(one(entropy, &["2099-01-31T08:00:00Z", "1999-01-31T08:00:00Z", "soon"])),
         "zone" => json!(one(entropy, &["default", "west"])),
         "status" => json!(one(entropy, &["running", "starting"])),
         _ => return None,

@@ -208,6 +208,8 @@ impl Draw {
             ("{server}", &["srv-1", "srv-2", "srv-99", "srv-x"]),
             ("{session}", &["ses-1", "ses-2", "ses-77", "1"]),
             ("{workspace}", &["filed", "extra-0", "none"]),
+            ("{user}", &["nobody@corp.example", "nobody", "*"]),
+            ("{token}", &["000000000000", "0", "ffffffffffff"]),
         ] {
             if target.contains(name) {
                 target = target.replace(name, one(&mut self.entropy, values));

@@ -12,7 +12,7 @@ use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
 use kasm_autoscale_core::session::SessionRequest;
 use kasm_daemon::driver::AskError;
-use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool};
+use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
 use kasm_daemon::trail::{Head, Record, Sealed};
 use kasm_daemon::workspaces::WorkspaceName;
 
@@ -83,6 +83,18 @@ impl Store for Full {
 
     async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
         self.store.set_declared(declared).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.store.tokens().await
+    }
+
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.store.put_tokens(tokens).await
+    }
+
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.store.forget_tokens(tokens).await
     }
 
     async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {

@@ -54,6 +54,10 @@ GET    /v1/workspaces/{workspace}/sessions/{session}              u     404
 DELETE /v1/workspaces/{workspace}/sessions/{session}              u     404
 POST   /v1/workspaces/{workspace}/sessions/{session}/keepalive    u     404
 POST   /v1/logout                                                 u     204
+DELETE /v1/logins/{user}                                          ---a  404
+GET    /v1/tokens                                                 ---a  200
+POST   /v1/tokens                                                 ---a  415
+DELETE /v1/tokens/{token}                                         ---a  404
 ";
 
 fn matrix() -> Vec<(&'static str, &'static str, &'static str, u16)> {
@@ -109,6 +113,8 @@ fn filled(path: &str, is_there: bool) -> String {
         .replace("{server}", "srv-1")
         .replace("{session}", "ses-1")
         .replace("{workspace}", workspace)
+        .replace("{user}", "nobody@corp.example")
+        .replace("{token}", "000000000000")
 }
 
 /// Every path of the OpenAPI document with every method and every role, and none. What the document has and the matrix has not

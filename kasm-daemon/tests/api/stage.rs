@@ -11,7 +11,7 @@ use kasm_autoscale_core::id::SecretName;
 use kasm_autoscale_core::ports::Secrets;
 use kasm_autoscale_core::testing::cloud::Booted;
 use kasm_autoscale_core::token::DeploymentKey;
-use kasm_daemon::api::{Limits, ServeError, Setup, serve_with};
+use kasm_daemon::api::{CallerLimits, Limits, ServeError, Setup, serve_with};
 use kasm_daemon::auth::{Role, TokenEntry, Tokens, generate_token};
 use kasm_daemon::clock::Clock;
 use kasm_daemon::directories::DirectoryRegistry;
@@ -155,8 +155,9 @@ fn quick() -> Arc<SimulatedProvider> {
 }
 
 impl Stage {
+    /// One who may be asked as often as a test likes.
     pub(crate) async fn new() -> Self {
-        Self::with(Limits::default()).await
+        Self::with(Limits { callers: CallerLimits::NONE, ..Limits::default() }).await
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {

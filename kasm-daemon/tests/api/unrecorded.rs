@@ -11,7 +11,7 @@ use kasm_autoscale_core::report::Event;
 use kasm_autoscale_core::row::{Row, Write};
 use kasm_daemon::api::access::{Access, ROUTES};
 use kasm_daemon::auth::Role;
-use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool};
+use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
 use kasm_daemon::trail::{Head, Record, Sealed};
 use kasm_daemon::workspaces::WorkspaceName;
 use serde_json::{Value, json};
@@ -54,6 +54,18 @@ impl Store for Unrecording {
 
     async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
         self.store.save(pool, writes, events).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
+        self.store.tokens().await
+    }
+
+    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError> {
+        self.store.put_tokens(tokens).await
+    }
+
+    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError> {
+        self.store.forget_tokens(tokens).await
     }
 
     async fn save_recorded(

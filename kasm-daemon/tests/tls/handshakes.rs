@@ -105,6 +105,7 @@ async fn s_19_plain_http_is_told_so_and_nothing_else() {
         // The connection is closed, though nobody has asked for that.
         let reply = Reply::parse(&raw(stage.address, text.as_bytes()).await);
         assert_eq!(reply.header("strict-transport-security"), "", "RFC 6797 §7.2");
+        assert_eq!(reply.header("connection"), "close");
         let error = reply.refused(400, "plain_http");
         assert!(error["message"].as_str().unwrap().contains("https://"), "{error}");
     }

@@ -92,7 +92,7 @@ async fn s_19_what_is_no_good_is_refused_and_the_old_certificate_goes_on() {
         ("half", &|| put(path, "api.pem", &ours.server(9).pem[..300], 0o644)),
         ("no file", &|| fs::remove_file(path.join("api.pem")).unwrap()),
         ("ended", &|| put(path, "api.pem", &ours.renew(&first, ending(1_700_000_000)).pem, 0o644)),
-        ("a key that others can read", &|| put(path, "api.key", &ours.server(9).key.serialize_pem(), 0o644)),
+        ("a key that others can read", &|| put(path, "api.key", &first.key.serialize_pem(), 0o644)),
     ];
     for (number, (name, spoil)) in spoil.iter().enumerate() {
         let refusals = |count: usize| f64::from(u32::try_from(count).unwrap());

@@ -103,6 +103,12 @@ const WORTH_SEEING: &[&str] = &[
     "delete: computer lost",
     "orphan computer seen",
     "orphan computer removed",
+    "foretold: placed",
+    "foretold: made",
+    "foretold: taken back",
+    "foretold: drained",
+    "foretold: covered",
+    "foretold: backing off",
 ];
 
 impl Figures {

@@ -6,8 +6,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::super::lock::locked;
+use super::super::naive;
 use super::ledger::{Asked, Made, Seat};
-use super::{Note, Sound, World, expect};
+use super::{Broken, Note, Sound, World, expect};
 use crate::command::Action;
 use crate::id::{ConfigId, ServerId, SessionId};
 use crate::ports::MachineState;
@@ -16,6 +17,12 @@ use crate::row::{Outputs, RowKey};
 use crate::server::{DeleteReason, DrainReason, Phase, PhaseKind};
 use crate::session::EndReason;
 use crate::time::Timestamp;
+
+/// In so many steps of a world the naive planner is asked once: a prime, so that it falls on steps of all kinds.
+const ASKED_EVERY: u64 = 251;
+
+/// Pools that have more servers than this are spared its questions.
+const ASKED_SERVERS_MAX: usize = 40;
 
 impl World {
     // --- events, when they are saved ---
@@ -193,6 +200,36 @@ impl World {
         expect(beyond || state != Some(MachineState::Running), "I-23 what counts as lost is lost", || {
             format!("{session} on {}, whose machine {reference} runs", seat.server)
         })
+    }
+
+    // --- decisions, now and then ---
+
+    /// I-10 and I-18: what the pool would do if some people came and went now is what the text wants, says a planner that is
+    /// naive and slow. So it is asked seldom, and not of large pools.
+    pub(super) fn judge_by_the_text(&mut self, index: usize) -> Sound {
+        if !self.figures.steps.is_multiple_of(ASKED_EVERY) {
+            return Ok(());
+        }
+        let Some(pool) = self.hosts[index].pool.as_ref().filter(|pool| pool.servers().count() <= ASKED_SERVERS_MAX)
+        else {
+            return Ok(());
+        };
+        let judged = naive::judge(pool, self.figures.steps)
+            .map_err(|found| Broken { invariant: "I-10 and I-18 the decisions are those of the text", found })?;
+        let Some(doing) = judged else { return Ok(()) };
+        for (what, happened) in [
+            ("foretold: placed", !doing.placed.is_empty()),
+            ("foretold: made", !doing.made.is_empty()),
+            ("foretold: taken back", !doing.taken_back.is_empty()),
+            ("foretold: drained", !doing.drained.is_empty()),
+            ("foretold: covered", !doing.covers.is_empty()),
+            ("foretold: backing off", !doing.backing_off.is_empty()),
+        ] {
+            if happened {
+                self.figures.saw(what);
+            }
+        }
+        Ok(())
     }
 
     // --- commands, when they are let go ---

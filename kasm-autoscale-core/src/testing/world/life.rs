@@ -76,6 +76,7 @@ impl World {
         self.hurries(index, was_asked, outputs.wake_at)?;
         self.judge_rows(index)?;
         self.judge_settled(index, outputs.wake_at)?;
+        self.judge_by_the_text(index)?;
         self.hosts[index].wake_at = outputs.wake_at;
         for (ticket, answer) in outputs.answers {
             self.hears(index, ticket, &answer)?;

@@ -71,6 +71,8 @@ impl World {
         let provider = if !sane && entropy.chance(50_000) { "nowhere" } else { names[index].as_str() };
         let max_servers = entropy.range(1..=8);
         let minimum = entropy.range(0..=max_servers.min(6));
+        // Not drawn, so that tapes of the time before go on meaning what they meant.
+        let priority = (max_servers + minimum) % 3;
         let mut object = json!({
             "name": self.hosts[pool].configs[config].as_str(),
             "provider": provider,
@@ -80,6 +82,7 @@ impl World {
             "minimum_available_sessions": minimum,
             "max_sessions_per_server": entropy.range(1..=4),
             "max_servers": max_servers,
+            "priority": priority,
             "downscale_backoff": entropy.range(0..=1800),
             "boot_deadline": entropy.range(600..=1200),
             "require_checkin": entropy.chance(300_000),
