@@ -186,7 +186,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
 
     store.refuses.store(true, Ordering::SeqCst);
     let before = seen(&stage).await;
-    let (mut alone, mut with_fact) = (0, 0);
+    let (mut alone, mut with_fact, mut others) = (0, 0, 0);
     for route in ROUTES {
         let Access::Roles(roles) = route.access else { continue };
         if route.method == "GET" {
@@ -205,6 +205,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
         assert!(!reply.body.contains("canary"), "{what}");
         if reply.status == 404 && route.path.contains("/sessions/") && role == Role::User {
             // It is another user's session: there was nothing to do.
+            others += 1;
             continue;
         }
         assert_eq!(reply.status, 503, "{what}");
@@ -214,7 +215,8 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
             other => panic!("{other}: {what}"),
         }
     }
-    assert!(alone == 17 && with_fact >= 4, "{alone} {with_fact}");
+    // Each of them is one of these, or the test would have ended.
+    assert!(alone >= 17 && with_fact >= 4 && others <= 2, "{alone} {with_fact} {others}");
     assert_eq!(seen(&stage).await, before, "nothing has changed");
     // Nothing secret is told, and nobody gets in.
     for path in ["/v1/pools/office/sessions/ses-1", "/v1/pools/office/sessions/ses-1?format=guacamole"] {
