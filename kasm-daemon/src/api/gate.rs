@@ -137,24 +137,22 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
 pub(super) async fn authorize(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let wanted = route.as_deref().and_then(|route| access(request.method().as_str(), route));
-    let refusal = uncertified(request.extensions().get(), route.as_deref(), wanted);
-    let roles = match (refusal, wanted) {
-        (None, Some(Access::Roles(roles))) => roles,
-        // Whoever need show no token, or is not looked at, is counted by his address.
-        (refusal, wanted) => {
+    if let Some(error) = uncertified(request.extensions().get(), route.as_deref(), wanted) {
+        // Its token is not looked at, so it counts as one of somebody who has none.
+        let error = admit_address(&app, &request).err().unwrap_or(error);
+        recorded::turned_away(&app, &request, None, &error);
+        return error.into_response();
+    }
+    let roles = match wanted {
+        Some(Access::Roles(roles)) => roles,
+        open => {
             if let Err(error) = admit_address(&app, &request) {
                 return error.into_response();
             }
-            return match (refusal, wanted) {
-                (Some(refusal), _) => {
-                    if let Some(error) = refusal.extensions().get::<ApiError>() {
-                        recorded::turned_away(&app, &request, None, error);
-                    }
-                    refusal
-                }
-                (None, Some(_)) => next.run(request).await,
+            return match open {
+                Some(_) => next.run(request).await,
                 // For an unknown method there is no handler behind either; axum adds `Allow`.
-                (None, None) => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+                None => StatusCode::METHOD_NOT_ALLOWED.into_response(),
             };
         }
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -72,11 +72,11 @@ pub(super) fn plain_http(app: &App) -> Router {
 }
 
 /// The refusal of a request to such a route over a connection without the certificate that it needs.
-pub(super) fn uncertified(secured: Option<&Secured>, route: Option<&str>, wanted: Option<Access>) -> Option<Response> {
+pub(super) fn uncertified(secured: Option<&Secured>, route: Option<&str>, wanted: Option<Access>) -> Option<ApiError> {
     let lacks = secured.is_some_and(|secured| !secured.certified);
     let free = matches!(wanted, Some(Access::CheckIn)) || route == Some("/healthz");
     let message = "this needs a client certificate: only machines may do without one, to check in";
-    (lacks && !free).then(|| ApiError::new(StatusCode::FORBIDDEN, "no_client_certificate", message).into_response())
+    (lacks && !free).then(|| ApiError::new(StatusCode::FORBIDDEN, "no_client_certificate", message))
 }
 
 /// A shared door: what all connections of a listener are opened with.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use kasm_daemon::api::Limits;
+use kasm_daemon::api::{CallerLimits, Limits, Rate};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
@@ -20,10 +21,14 @@ struct Cast {
 }
 
 async fn cast(checkins_without: bool) -> Cast {
+    cast_within(checkins_without, Limits::default()).await
+}
+
+async fn cast_within(checkins_without: bool, limits: Limits) -> Cast {
     let (folder, ours, clients) = (tempfile::tempdir().unwrap(), Authority::new("ours"), Authority::new("clients"));
     ours.server(1).put(folder.path());
     put(folder.path(), "clients.pem", &clients.pem, 0o644);
-    let stage = Stage::new(mutual(folder.path(), checkins_without), Limits::default()).await;
+    let stage = Stage::new(mutual(folder.path(), checkins_without), limits).await;
     Cast { ours, clients, stage, _folder: folder }
 }
 
@@ -73,6 +78,24 @@ async fn s_19_machines_may_check_in_without_one_and_do_nothing_else() {
     assert!(!is_taken(&stage, trusting(&ours, Some(&stranger))).await);
 }
 
+/// Their tokens are not looked at, so they are not told apart.
+#[tokio::test]
+async fn s_16_whoever_lacks_a_certificate_counts_for_his_address() {
+    let address = Rate { every: Duration::from_secs(600), burst: 5 };
+    let callers = CallerLimits { address, ..CallerLimits::default() };
+    let Cast { ours, clients, stage, _folder } = cast_within(true, Limits { callers, ..Limits::default() }).await;
+    let mut stranger = Peer::connect(stage.address, &Arc::new(trusting(&ours, None))).await.unwrap();
+    for _ in 0..5 {
+        let reply = stranger.ask("GET", "/v1/pools", &stage.admin).await.unwrap();
+        reply.refused(403, "no_client_certificate");
+    }
+    stranger.ask("GET", "/v1/pools", &stage.admin).await.unwrap().refused(429, "rate_limited");
+    // From the same address, with a certificate and a token of its own.
+    let good = clients.client(|_| {});
+    let mut portal = Peer::connect(stage.address, &Arc::new(trusting(&ours, Some(&good)))).await.unwrap();
+    assert_eq!(portal.ask("GET", "/v1/pools", &stage.admin).await.unwrap().status, 200);
+}
+
 /// A session that is taken up again would not show its certificate, which may be worth nothing by then.
 #[tokio::test]
 async fn s_19_certificates_are_asked_for_with_every_connection() {
@@ -109,7 +132,7 @@ async fn s_19_a_new_client_ca_counts_from_the_next_connection_on() {
     assert!(!is_taken(&stage, trusting(&ours, Some(&new))).await);
     let until = async |identity, wanted| {
         while is_taken(&stage, trusting(&ours, Some(identity))).await != wanted {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let swap = |content: &str| put(Path::new(folder.path()), "clients.pem", content, 0o644);
