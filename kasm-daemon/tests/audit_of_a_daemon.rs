@@ -28,7 +28,8 @@ impl Daemon {
         let log = BufReader::new(child.stderr.take().unwrap());
         let mut daemon = Self { child, address: String::new(), log, logged: String::new() };
         let line = daemon.line_with("serving the API");
-        daemon.address = line.rsplit("address=").next().unwrap().trim().to_owned();
+        let address = line.rsplit("address=").next().unwrap().split_whitespace().next().unwrap();
+        daemon.address = address.to_owned();
         daemon
     }
 

@@ -123,7 +123,8 @@ async fn run(call: Call, request: Request, next: Next) -> (Response, Call) {
     CALL.scope(call, work).await
 }
 
-/// A call that was asked for and not answered yet. One that ends in a panic is answered with 500.
+/// A call that was asked for and not answered yet. One that ends in a panic is answered with 500; one that
+/// the end of the daemon breaks off may have taken effect or not.
 struct Open {
     app: App,
     entry: Option<Entry>,
@@ -166,8 +167,14 @@ impl Drop for Open {
     fn drop(&mut self) {
         if let Some(asked) = self.entry.take() {
             let now = self.app.trail().entry(Kind::Answered).at;
-            let (status, code) = (Some(500), Some("internal".into()));
-            self.app.trail().record_soon(Entry { at: now, kind: Kind::Answered, status, code, ..asked });
+            let (status, code) = if std::thread::panicking() { (Some(500), "internal") } else { (None, "broken_off") };
+            self.app.trail().record_soon(Entry {
+                at: now,
+                kind: Kind::Answered,
+                status,
+                code: Some(code.into()),
+                ..asked
+            });
         }
     }
 }

@@ -417,3 +417,18 @@ async fn s_22_a_call_that_panics_is_answered_in_the_log_too() {
     let kinds: Vec<_> = found.iter().map(|entry| (entry.kind, entry.status, entry.code.as_deref())).collect();
     assert_eq!(kinds, [(Kind::Asked, None, None), (Kind::Answered, Some(500), Some("internal"))], "{found:#?}");
 }
+
+#[tokio::test]
+async fn s_22_tokens_that_are_made_and_revoked_are_recorded_by_their_ids() {
+    let stage = Stage::new().await;
+    let reply = stage.admin("POST", "/v1/tokens").json(&json!({ "name": "b", "role": "broker" })).send().await;
+    let found = of(&stage, &reply).await;
+    let made = reply.expect(201);
+    let id = made["id"].as_str().unwrap();
+    assert!(found[1].secret && found[1].object["token"] == id, "{found:#?}");
+    let reply = stage.admin("DELETE", &format!("/v1/tokens/{id}")).send().await;
+    let found = of(&stage, &reply).await;
+    assert_eq!((found[0].object["token"].as_str(), found[1].status), (id, Some(204)), "{found:#?}");
+    let token = made["token"].as_str().unwrap();
+    assert!(entries(&stage).await.iter().all(|entry| !shows(&entry.text(), token)));
+}
