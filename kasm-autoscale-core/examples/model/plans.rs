@@ -153,7 +153,7 @@ pub(crate) fn all() -> Vec<Plan> {
         },
         Plan {
             users: 2,
-            transitions_min: 2_500_000,
+            transitions_min: 2_620_000,
             run: Run::Usual,
             ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))])
         },
