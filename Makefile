@@ -29,7 +29,8 @@ model:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- \
 		--at-least 10000000 $(ARGS)
 
-# Larger pools, two minutes of them in every order, then the full bounds all at once on random ways, for they cannot be exhausted.
+# Further than `make test` goes: more faults at once in every order, then all bounds at once on random ways, for they cannot be
+# exhausted. Some minutes.
 model-deep:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- --deep $(ARGS)
 

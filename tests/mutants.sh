@@ -54,7 +54,9 @@ for mutant in $mutants; do
     fi
 done
 for pair in create-sent-again:making lost-create-is-failure:making lag-skipped:making lost-delete-is-done:making \
-    only-ready-counts-against-the-cap:making sessions-not-looked-at-before-delete:wishes; do
+    only-ready-counts-against-the-cap:making sessions-not-looked-at-before-delete:wishes \
+    only-ready-counts-against-the-cap:two-crashes lost-create-is-failure:two-losses lag-skipped:no-sessions \
+    lost-delete-is-done:one-config; do
     mutant=${pair%:*} plan=${pair#*:}
     # Stopped by the clock it has found nothing, and has not shown that there is nothing.
     output=$(timeout 120 "$model" --only "$plan" --mutant "$mutant" 2>&1) && status=0 || status=$?

@@ -12,6 +12,9 @@
 //! rest where its configs want it, once nothing more goes wrong, and then leave everything as it is.
 //!
 //! States are told apart by [`view`](kasm_autoscale_core::testing::view): distances in time for instants, places for numbers.
+//! Servers stand in it in the order of their slots, calls under way and sessions that have a server in none. `--alike` compares what
+//! states lead to that are taken for one. A search that has not reached all bounds of its plan in one state fails. `--deep` goes on
+//! where the usual run ends; its last model is too large to be exhausted, and is walked through at random.
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods, reason = "it is a program for people")]
 
 mod alike;

@@ -153,14 +153,14 @@ pub(crate) fn all() -> Vec<Plan> {
         },
         Plan {
             users: 2,
-            transitions_min: 3_700_000,
+            transitions_min: 2_620_000,
             run: Run::Usual,
             ..plan("used-once", vec![config("first", "aws", json!({ "reusable": false }))])
         },
         Plan {
             refusals: true,
             budget: budget(2, 2, 0, 0),
-            transitions_min: 3_100_000,
+            transitions_min: 2_380_000,
             run: Run::Usual,
             ..plan("fallback", vec![config("first", "aws", json!({})), config("second", "azure", json!({}))])
         },
@@ -196,8 +196,8 @@ pub(crate) fn all() -> Vec<Plan> {
         bounded("two-losses", Bounds { crashes: 0, ..ALL }, Run::Usual, 3_000_000),
         bounded("no-sessions", Bounds { sessions: 0, ..ALL }, Run::Usual, 237_000),
         bounded("one-config", Bounds { configs: 1, servers: 2, ..ALL }, Run::Usual, 2_160_000),
-        bounded("one-of-each", Bounds { crashes: 1, lost: 1, ..ALL }, Run::Deep, 0),
-        bounded("everything", ALL, Run::Walks(20_000_000), 0),
+        bounded("one-of-each", Bounds { crashes: 1, lost: 1, ..ALL }, Run::Deep, 7_440_000),
+        bounded("everything", ALL, Run::Walks(5_000_000), 0),
     ]
 }
 
