@@ -9,10 +9,10 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo="${CARGO:-cargo}"
 export CARGO_TARGET_DIR="${KASM_MUTANTS_TARGET:-${CARGO_TARGET_DIR:-target}/mutants}"
-export RUSTFLAGS="--cfg kasm_mutants" CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG=0
-$cargo build --quiet --locked --package kasm-autoscale-core --features testing --example soak --example model
-model="$CARGO_TARGET_DIR/debug/examples/model"
-soak="$CARGO_TARGET_DIR/debug/examples/soak"
+export RUSTFLAGS="--cfg kasm_mutants"
+$cargo build --release --quiet --locked --package kasm-autoscale-core --features testing --example soak --example model
+model="$CARGO_TARGET_DIR/release/examples/model"
+soak="$CARGO_TARGET_DIR/release/examples/soak"
 mutants=$("$soak" --mutants)
 replays=kasm-autoscale-core/tests/replays
 # Seeds that are not those of the ordinary run.
@@ -21,8 +21,8 @@ if [ "${1:-}" = --record ]; then
     shift
     for mutant in ${*:-$mutants}; do
         # Of the first worlds that fail the shortest one, made shorter still.
-        "$soak" --mutant "$mutant" --seeds 1000000 --from $from --seconds 300 --failures 4 \
-            --record "$replays/$mutant.tape" --shrink 500 | grep " after shrinking" || echo "NOT FOUND  $mutant"
+        "$soak" --mutant "$mutant" --seeds 1000000 --from $from --threads "$(nproc)" --seconds 300 --failures 4 \
+            --record "$replays/$mutant.tape" --shrink 300 | grep " after shrinking" || echo "NOT FOUND  $mutant"
     done
     exit
 fi
@@ -42,7 +42,7 @@ for tape in "$replays"/*.tape; do
 done
 for mutant in $mutants; do
     [ -s "$replays/$mutant.tape" ] || missed="$missed $mutant(no-tape)"
-    if output=$("$soak" --mutant "$mutant" --seeds 1000000 --from $from --seconds 60 --failures 1 2>&1); then
+    if output=$("$soak" --mutant "$mutant" --seeds 1000000 --from $from --threads "$(nproc)" --seconds 60 --failures 1 2>&1); then
         missed="$missed $mutant"
         echo "NOT FOUND  $mutant"
     else
