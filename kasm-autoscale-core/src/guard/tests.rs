@@ -6,15 +6,15 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::command::{Action, CreateMachine};
-use crate::config::PlacementPolicy;
-use crate::id::{ConfigId, ProviderName, ServerId, SessionId};
+use crate::command::{Action, CreateMachine, EnrollComputer};
+use crate::config::{DomainJoin, PlacementPolicy};
+use crate::id::{ConfigId, DirectoryName, ProviderName, ServerId, SessionId};
 use crate::input::Fact;
 use crate::pool::Pool;
-use crate::ports::MachineRef;
+use crate::ports::{ComputerRef, MachineRef};
 use crate::report::What;
 use crate::row::{MassLoss, RowKey};
-use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, Server};
+use crate::server::{CreateCall, DeleteCall, DeleteReason, Phase, Server, UnenrollCall};
 use crate::session::SessionState;
 use crate::state::{Orphan, State, Subject};
 use crate::testing::fleet::{Fleet, NOW};
@@ -262,6 +262,93 @@ fn i_06_and_i_07_a_create_is_written_first_and_leaves_once() {
     assert_eq!(first, [""; 0]);
     let lower = found_in(&mut pool, |state| grow(state, 7));
     assert_eq!(lower, ["I-22 numbers are never used twice"]);
+}
+
+fn directory() -> DirectoryName {
+    "corp".parse().unwrap()
+}
+
+/// The config's servers join a domain from now on.
+fn joining(state: &mut State) {
+    let config = state.configs.get_mut(&CONFIG).unwrap();
+    let edition = config.editions.get_mut(&config.current).unwrap();
+    let join = DomainJoin { directory: directory(), ou: "OU=Computers".into(), recursive_cleanup: false };
+    alloc::sync::Arc::make_mut(&mut edition.spec).domain_join = Some(join);
+}
+
+#[test]
+fn i_21_a_computer_object_before_its_machine_and_gone_after_it() {
+    const NEW: ServerId = ServerId::new(5);
+    let enroll = |state: &mut State| {
+        let enroll = EnrollComputer {
+            directory: directory(),
+            deployment: state.row.spec.deployment,
+            server: state.key(NEW),
+            config: CONFIG,
+            name: state.configs[&CONFIG].spec().server_name_pattern.name_of(&state.key(NEW)).unwrap(),
+            ou: "OU=Computers".into(),
+        };
+        state.send_for_server(NEW, Action::Enroll(enroll));
+    };
+    let create = |state: &mut State| {
+        let action = create(state, NEW);
+        state.send_for_server(NEW, action);
+    };
+    let made = |state: &mut State| {
+        roomy(state);
+        joining(state);
+        grow(state, 5);
+    };
+    finds("I-21 no machine before its computer object", |state| {
+        made(state);
+        create(state);
+    });
+    finds("I-21 a computer object is made first", |state| {
+        made(state);
+        enroll(state);
+    });
+    let unenroll = |state: &mut State| {
+        let computer = ComputerRef("object".into());
+        state.send_for_server(NEW, Action::Unenroll { directory: directory(), computer, recursive: false });
+    };
+    finds("I-21 no computer object goes before its machine", |state| {
+        made(state);
+        unenroll(state);
+    });
+    // And the proper way.
+    let mut pool = sound();
+    for step in [
+        |state: &mut State| {
+            edit(state, NEW, |server| {
+                server.phase = Phase::Enrolling { asked: None, tries: 0, ask_at: NOW, deadline: NOW };
+            });
+        },
+        |state: &mut State| {
+            edit(state, NEW, |server| {
+                server.computer = Some(ComputerRef("object".into()));
+                server.phase = Phase::Creating { call: CreateCall::Intended, deadline: NOW };
+            });
+        },
+        |state: &mut State| {
+            edit(state, NEW, |server| {
+                let (why, call) = (DeleteReason::NotMade, UnenrollCall::Send);
+                server.phase = Phase::Unenrolling { since: NOW, why, call, tries: 0, next_at: NOW, failure: None };
+            });
+        },
+    ]
+    .into_iter()
+    .zip([&enroll as &dyn Fn(&mut State), &create, &unenroll])
+    {
+        let found = found_in(&mut pool, |state| {
+            if !state.servers.contains_key(&NEW) {
+                made(state);
+            }
+            state.journal.commands.clear();
+            step.0(state);
+            step.1(state);
+        });
+        assert_eq!(found, [""; 0]);
+    }
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn body(path: &str) -> Value {
 async fn s_22_every_call_that_may_change_something_is_recorded_once_with_its_result() {
     let stage = Stage::new().await;
     let document: Value = serde_json::from_str(&openapi_json()).unwrap();
-    let (mut asked, mut refused) = (0, 0);
+    let (mut asked, mut refused, mut routine) = (0, 0, 0);
     for (path, operations) in document["paths"].as_object().unwrap() {
         for method in operations.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
             let route = ROUTES.iter().find(|route| route.method == method && route.path == path).unwrap();
@@ -85,6 +85,11 @@ async fn s_22_every_call_that_may_change_something_is_recorded_once_with_its_res
                     let reply = ask.json(&body(path)).send().await;
                     let found = of(&stage, &reply).await;
                     let what = format!("{role} {method} {path} {is_there}: {} {found:#?}", reply.status);
+                    if path.ends_with("/keepalive") && roles.contains(&role) {
+                        assert!(found.is_empty(), "{what}");
+                        routine += 1;
+                        continue;
+                    }
                     let code =
                         (reply.status >= 400).then(|| reply.json()["error"]["code"].as_str().unwrap().to_owned());
                     let kinds: Vec<Kind> = found.iter().map(|entry| entry.kind).collect();
@@ -123,7 +128,7 @@ async fn s_22_every_call_that_may_change_something_is_recorded_once_with_its_res
             }
         }
     }
-    assert!(asked > 80 && refused > 80, "{asked} asked, {refused} refused");
+    assert!(asked > 80 && refused > 80 && routine > 4, "{asked} asked, {refused} refused, {routine} routine");
     verify(&stage).await;
 }
 

@@ -192,7 +192,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
     let (mut alone, mut with_fact, mut others) = (0, 0, 0);
     for route in ROUTES {
         let Access::Roles(roles) = route.access else { continue };
-        if route.method == "GET" {
+        if route.method == "GET" || route.path.ends_with("/keepalive") {
             continue;
         }
         let body = match route.path {
@@ -221,7 +221,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
         }
     }
     // Each of them is one of these, or the test would have ended.
-    assert!(alone >= 20 && with_fact >= 4 && others <= 2, "{alone} {with_fact} {others}");
+    assert!(alone >= 20 && with_fact >= 3 && others <= 1, "{alone} {with_fact} {others}");
     assert_eq!(seen(&stage).await, before, "nothing has changed");
     let after = stage.admin("GET", "/v1/tokens").send().await.expect(200);
     assert_eq!(after["tokens"].as_array().unwrap().len(), tokens.len(), "no token was made");
