@@ -1,7 +1,7 @@
 //! TLS of the HTTP API: which certificate it shows, from whom it wants one, and how both are renewed while it runs.
 //!
-//! TLS 1.2 and 1.3, by rustls. A certificate is used only after it has been looked at: it fits its key, is valid now, and
-//! names somebody ([`inspect`] says what is wrong). What lies in the files is looked at again and again ([`follow`]); a new
+//! TLS 1.2 and 1.3, by rustls. A certificate is used only after it has been looked at: it fits its key and names somebody
+//! ([`inspect`] says what is wrong). One that is not valid now is a warning, for pools are looked after without it. What lies in the files is looked at again and again ([`follow`]); a new
 //! pair serves the connections that come after it, and one that is no good is refused while the old one goes on.
 
 use std::fmt;

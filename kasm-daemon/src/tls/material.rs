@@ -28,7 +28,7 @@ const ALPN: &[u8] = b"http/1.1";
 pub(super) struct Material {
     pub(super) config: Arc<ServerConfig>,
     pub(super) facts: Facts,
-    /// What is unwise about it. Paths start at the table `[tls]`.
+    /// What is unwise about it, that it is not valid now included. Paths start at the table `[tls]`.
     pub(super) warnings: Vec<Problem>,
 }
 
@@ -39,8 +39,17 @@ pub(super) struct Facts {
     pub(super) serial: String,
     /// Whom it stands for.
     pub(super) names: Vec<String>,
-    /// The last instant at which it is valid.
+    /// The first instant at which it is valid.
+    pub(super) begins: Timestamp,
+    /// The last one.
     pub(super) ends: Timestamp,
+}
+
+impl Facts {
+    /// Whether it is valid as far as time goes.
+    pub(super) fn is_timely(&self, now: Timestamp) -> bool {
+        (self.begins..=self.ends).contains(&now)
+    }
 }
 
 impl fmt::Display for Facts {
@@ -78,7 +87,7 @@ impl Material {
         let Some((certified, first)) = certified.filter(|_| problems.is_empty()) else { return Err(problems) };
         let config = config(&crypto, certified, verifier)
             .map_err(|error| vec![Problem::new("", "these files", format!("TLS cannot be set up: {error}"))])?;
-        let facts = Facts { serial: first.serial, names: first.names, ends: first.ends };
+        let facts = Facts { serial: first.serial, names: first.names, begins: first.begins, ends: first.ends };
         Ok(Self { config: Arc::new(config), facts, warnings })
     }
 }
@@ -130,18 +139,6 @@ impl Chain {
         let first = looked.next()?;
         let mut wrong = |given: String, allowed: &str| problems.push(Problem::new(field, given, allowed));
         let file = shown(path);
-        if first.ends < now {
-            wrong(
-                format!("{file}, which has expired at {}", rfc3339(first.ends)),
-                "a certificate that is valid now; no client takes this one any more",
-            );
-        }
-        if first.begins > now {
-            wrong(
-                format!("{file}, which is not valid before {}", rfc3339(first.begins)),
-                "a certificate that is valid now; is the clock of this machine right?",
-            );
-        }
         if first.names.is_empty() {
             wrong(
                 format!("{file}, which names nobody"),
@@ -156,6 +153,19 @@ impl Chain {
             );
         }
         let mut unwise = |given: String, allowed: &str| warnings.push(Problem::new(field, given, allowed));
+        // Pools are looked after whether clients take the certificate or not, so neither keeps the daemon from starting.
+        if first.ends < now {
+            unwise(
+                format!("{file}, which has expired at {}", rfc3339(first.ends)),
+                "a certificate that is valid now; no client takes this one any more",
+            );
+        }
+        if first.begins > now {
+            unwise(
+                format!("{file}, which is not valid before {}", rfc3339(first.begins)),
+                "a certificate that is valid now; is the clock of this machine right?",
+            );
+        }
         if first.ends >= now && first.ends.since(now) < ENDS_SOON {
             let days = first.ends.since(now).as_secs() / (24 * 3600);
             unwise(

@@ -96,7 +96,12 @@ impl Tls {
         if digest == self.live().digest {
             return Found::Same;
         }
-        match Material::of(&self.settings, &files, self.clock.now()) {
+        let now = self.clock.now();
+        match Material::of(&self.settings, &files, now) {
+            // Better an old one that is good than a new one that is not, or not yet.
+            Ok(Material { facts, warnings, .. }) if !facts.is_timely(now) && self.live().facts.is_timely(now) => {
+                Found::Unusable(digest, warnings)
+            }
             Ok(Material { config, facts, warnings }) => Found::New(Live { config, facts, digest }, warnings),
             Err(problems) => Found::Unusable(digest, problems),
         }

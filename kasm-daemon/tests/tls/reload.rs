@@ -22,7 +22,8 @@ const FAR: u64 = 4_000_000_000;
 async fn until_shown(stage: &Stage, authority: &Authority, identity: &Identity) {
     let config = Arc::new(trusting(authority, None));
     let shown = async {
-        while Peer::connect(stage.address, &config).await.unwrap().shown() != identity.der {
+        // What is shown before may be one that is not taken.
+        while !Peer::connect(stage.address, &config).await.is_ok_and(|peer| peer.shown() == identity.der) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
@@ -113,4 +114,19 @@ async fn s_19_what_is_no_good_is_refused_and_the_old_certificate_goes_on() {
         stage.until_metric(&ours, REFUSED, 0.0).await;
         until_shown(&stage, &ours, &good).await;
     }
+}
+
+/// Pools are looked after whether clients take the certificate or not.
+#[tokio::test]
+async fn s_19_a_certificate_that_has_expired_keeps_nothing_from_starting() {
+    let (folder, ours) = (tempfile::tempdir().unwrap(), Authority::new("ours"));
+    let path = folder.path();
+    let old = ours.issue(ending(1_700_000_000));
+    old.put(path);
+    let stage = Stage::new(settings(path), Limits::default()).await;
+    let config = Arc::new(trusting(&ours, None));
+    assert!(Peer::connect(stage.address, &config).await.is_err(), "no client takes it");
+    let good = ours.renew(&old, |_| {});
+    put(path, "api.pem", &good.pem, 0o644);
+    until_shown(&stage, &ours, &good).await;
 }

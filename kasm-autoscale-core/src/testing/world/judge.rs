@@ -36,7 +36,12 @@ impl World {
                 What::SessionOver { session, why } => self.judge_over(index, event.at, *session, *why)?,
                 What::Decided { decision, .. } => self.saw_decision(decision),
                 What::SessionQueued { .. } => self.figures.saw("queued"),
-                What::OrphanSeen { .. } => self.figures.saw("orphan seen"),
+                What::OrphanSeen { provider, machine } => {
+                    self.figures.saw("orphan seen");
+                    if let Some(cloud) = self.sky.index(provider) {
+                        self.hosts[index].ledger.found_unknown(cloud, machine);
+                    }
+                }
                 What::OrphanDeleted { .. } => self.figures.saw("orphan deleted"),
                 What::OrphanComputerSeen { .. } => self.figures.saw("orphan computer seen"),
                 What::OrphanComputerRemoved { .. } => self.figures.saw("orphan computer removed"),

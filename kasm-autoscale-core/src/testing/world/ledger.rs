@@ -46,6 +46,8 @@ pub(super) struct Made {
     pub(super) late: bool,
     /// Whether its cloud has said that it is not there, or that it is deleted.
     pub(super) lied_about: bool,
+    /// Whether its pool has found that no row knows it. A pool that is read anew has forgotten that until it has listed again.
+    pub(super) found_unknown: bool,
 }
 
 /// A user on a machine.
@@ -108,6 +110,7 @@ impl Ledger {
                 beyond: late || !made.is_empty(),
                 late,
                 lied_about: false,
+                found_unknown: false,
             });
         }
         new
@@ -116,6 +119,11 @@ impl Ledger {
     /// No contract answers for this machine any more.
     pub(super) fn put_beyond(&mut self, cloud: usize, reference: &MachineRef) {
         self.made_as(cloud, reference).for_each(|made| made.beyond = true);
+    }
+
+    /// Its pool has found that no row knows it.
+    pub(super) fn found_unknown(&mut self, cloud: usize, reference: &MachineRef) {
+        self.made_as(cloud, reference).for_each(|made| made.found_unknown = true);
     }
 
     /// Its cloud has said what is not so, and no contract answers for it any more.
@@ -152,7 +160,9 @@ impl Ledger {
         now: Timestamp,
     ) -> Option<String> {
         let made = self.made.get(&server)?;
-        let left = made.iter().find(|made| !made.beyond && !is_known(made) && is_to_be_there(sky, made, now))?;
+        let left = made
+            .iter()
+            .find(|made| !made.beyond && !made.found_unknown && !is_known(made) && is_to_be_there(sky, made, now))?;
         let cloud = locked(&sky.clouds[left.cloud]);
         Some(format!("{:?}", cloud.sim.machine(&left.reference)?))
     }
