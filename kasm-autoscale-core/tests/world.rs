@@ -18,8 +18,10 @@ fn worlds_that_once_failed_fail_no_more() {
     files.sort();
     assert!(!files.is_empty(), "no tapes in {}", folder.display());
     for path in files {
-        let tape: Tape = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-        assert!(!tape.is_empty(), "{}", path.display());
+        let text = std::fs::read_to_string(&path).unwrap();
+        // The tape itself may be empty: some mistakes show in the calmest of all worlds.
+        assert!(text.starts_with("# "), "{}: what was broken is not said", path.display());
+        let tape: Tape = text.parse().unwrap();
         let verdict = explore(Choices::replayed(tape));
         if let Some(failure) = verdict.failure {
             panic!("{}: {failure}", path.display());

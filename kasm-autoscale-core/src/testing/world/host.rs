@@ -69,6 +69,8 @@ pub(super) struct Host {
     /// Saves that have failed without a calm minute between them, and when it goes on after the last of them.
     pub(super) failed_saves: u32,
     pub(super) goes_on_at: Timestamp,
+    /// How long a keep-alive was good for before the last step.
+    pub(super) expiry_before: Duration,
 }
 
 impl Host {

@@ -38,6 +38,7 @@ impl World {
         let inputs = core::mem::take(&mut host.mailbox);
         let was_asked = !inputs.is_empty();
         let Some(pool) = &mut host.pool else { return Ok(()) };
+        host.expiry_before = pool.spec().keepalive_expiry;
         let batch = pool.step(clock, inputs);
         self.figures.steps += 1;
         if let Err(violations) = pool.check() {
@@ -152,6 +153,8 @@ impl World {
             (Purpose::KeepAlive { session, .. }, Answer::Session(_)) => {
                 let host = &mut self.hosts[index];
                 let expiry = host.pool.as_ref().map(|pool| pool.spec().keepalive_expiry).unwrap_or_default();
+                // The same step may have changed it, after the keep-alive or before.
+                let expiry = expiry.min(host.expiry_before);
                 if let Some(seat) = host.ledger.seats.get_mut(&session) {
                     seat.alive_until = clock + expiry;
                 }
@@ -331,10 +334,10 @@ impl World {
     /// The process is gone: what it had in mind, what it was about to say, and what it would have heard. Calls under way get
     /// there or not.
     fn dies(&mut self, index: usize) -> Sound {
+        self.leaves_unanswered(index);
         let host = &mut self.hosts[index];
         host.pool = None;
         host.mailbox.clear();
-        host.tickets.clear();
         host.wake_at = None;
         host.process += 1;
         let of_host =
@@ -379,10 +382,26 @@ impl World {
         self.comes_back(index)
     }
 
+    /// Nobody hears any more what came of what was asked. A keep-alive may have been saved all the same, and count for less time
+    /// than the one before, if the pool's settings were changed between them.
+    fn leaves_unanswered(&mut self, index: usize) {
+        let clock = self.hosts[index].clock(self.now);
+        let host = &mut self.hosts[index];
+        let expiry = host.pool.as_ref().map(|pool| pool.spec().keepalive_expiry).unwrap_or_default();
+        let until = clock + expiry.min(host.expiry_before);
+        for purpose in core::mem::take(&mut host.tickets).into_values() {
+            if let Purpose::KeepAlive { session, .. } = purpose
+                && let Some(seat) = host.ledger.seats.get_mut(&session)
+            {
+                seat.alive_until = seat.alive_until.min(until);
+            }
+        }
+    }
+
     /// The process lives on, but does not know what is stored: it reads the pool anew. Its calls go on, and their outcomes
     /// come to the new pool.
     fn reads_anew(&mut self, index: usize) -> Sound {
-        self.hosts[index].tickets.clear();
+        self.leaves_unanswered(index);
         self.hosts[index].waits_for_its_store(self.now);
         self.comes_back(index)
     }

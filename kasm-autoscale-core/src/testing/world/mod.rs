@@ -295,6 +295,7 @@ impl World {
             shaky_until: Timestamp::default(),
             failed_saves: 0,
             goes_on_at: Timestamp::default(),
+            expiry_before: Duration::ZERO,
         });
     }
 
