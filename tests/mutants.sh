@@ -16,7 +16,7 @@ soak="$CARGO_TARGET_DIR/release/examples/soak"
 mutants=$("$soak" --mutants)
 replays=kasm-autoscale-core/tests/replays
 # Seeds that are not those of the ordinary run.
-from=5000000
+from=9000000
 if [ "${1:-}" = --record ]; then
     shift
     for mutant in ${*:-$mutants}; do
