@@ -25,8 +25,8 @@ release=$($soak --profile proof -- --seeds 12 --traces)
 one=$($soak --profile proof -- --seeds 200 --traces --threads 1)
 two=$($soak --profile proof -- --seeds 200 --traces --threads 2)
 [ "$one" = "$two" ]
-echo "== the host dies at every save of every story, in every way, and twice in short ones"
-$cargo test --profile proof --locked --package kasm-autoscale-core --features testing --test crash_sweep -- --ignored --nocapture
+echo "== tapes of worlds that once failed; the host dies at every save of every story, in every way, and twice in short ones"
+$cargo test --profile proof --locked --package kasm-autoscale-core --features testing --test world --test crash_sweep -- --ignored --nocapture
 echo "== every order of events that small pools can meet"
 $cargo run --quiet --profile proof --locked --package kasm-autoscale-core --features testing --example model -- --at-least 10000000
 echo "== the demo, as the README's first command runs it"
