@@ -295,7 +295,7 @@ impl Driver {
         if !(batch.writes().is_empty() && batch.events().is_empty() && records.is_empty()) {
             let saving = world.clock.now();
             let (writes, events) = (batch.writes().to_vec(), batch.events().to_vec());
-            let saved = world.store.save_recorded(self.pool.spec().id, writes, events, records).await;
+            let saved = world.store.save(self.pool.spec().id, writes, events, records).await;
             world.metrics.saved(saved.is_ok(), world.clock.now().since(saving));
             if let Err(error) = saved {
                 drop(batch);

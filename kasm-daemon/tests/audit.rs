@@ -34,7 +34,7 @@ async fn stored(folder: &Path) -> PathBuf {
         Write::Put(row)
     };
     let gone = Event { at: NOW, what: What::ConfigGone { config: "old".parse().unwrap() } };
-    store.save(id, fleet.rows().into_iter().map(put).collect(), vec![gone]).await.unwrap();
+    store.save(id, fleet.rows().into_iter().map(put).collect(), vec![gone], vec![]).await.unwrap();
     drop(store);
     // The store's own thread closes it; a clean end leaves no log.
     for _ in 0..200 {

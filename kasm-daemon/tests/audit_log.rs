@@ -332,11 +332,11 @@ async fn s_22_a_step_and_its_entries_are_saved_both_or_neither() {
         || Fleet { servers: 1, sessions: 1, ..fleet() }.rows().into_iter().map(kasm_autoscale_core::row::Write::Put);
     let nobody = PoolId::from_bytes([3; 16]);
     let asked = || vec![record(&store, Kind::Asked, "req-1", KEEP)];
-    store.save_recorded(nobody, put().collect(), vec![], asked()).await.unwrap_err();
+    store.save(nobody, put().collect(), vec![], asked()).await.unwrap_err();
     assert_eq!(store.audit_head().await.unwrap(), None, "the pool is not there, so nothing is");
 
     let pool = store.add_pool("office".parse().unwrap()).await.unwrap();
-    store.save_recorded(pool, put().collect(), vec![], asked()).await.unwrap();
+    store.save(pool, put().collect(), vec![], asked()).await.unwrap();
     assert_eq!(store.audit_head().await.unwrap().map(|head| head.number), Some(1));
     let rows = store.load(pool).await.unwrap().len();
     assert!(rows > 0);
@@ -349,7 +349,7 @@ async fn s_22_a_step_and_its_entries_are_saved_both_or_neither() {
     let store = SqliteStore::open(&path).unwrap();
     let delete = put().map(|write| kasm_autoscale_core::row::Write::Delete(write.key()));
     let asked = vec![record(&store, Kind::Asked, "req-2", KEEP)];
-    store.save_recorded(pool, delete.collect(), vec![], asked).await.unwrap_err();
+    store.save(pool, delete.collect(), vec![], asked).await.unwrap_err();
     assert_eq!(store.load(pool).await.unwrap().len(), rows, "without its entry nothing is deleted");
 }
 
@@ -363,20 +363,10 @@ fn fleet() -> Fleet {
     }
 }
 
-/// The tables as edition 1 made them.
-const EDITION_1: &str = "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE pools (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
-    CREATE TABLE rows (
-        pool TEXT NOT NULL REFERENCES pools(id) ON DELETE CASCADE,
-        key TEXT NOT NULL,
-        value TEXT NOT NULL,
-        PRIMARY KEY (pool, key)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, pool TEXT NOT NULL, value TEXT NOT NULL) STRICT;
-    CREATE INDEX events_of_pool ON events (pool, number);
-    PRAGMA application_id = 0x6b61736d;
-    PRAGMA user_version = 1;
+/// A file of edition 1, empty.
+const EDITION_1: &str = include_str!("data/store-edition-1.sql");
+/// What stands in it.
+const CONTENT: &str = "
     INSERT INTO meta (key, value) VALUES ('deployment', '00000000-0000-4000-8000-000000000007');
     INSERT INTO pools (id, name) VALUES ('00000000-0000-4000-8000-000000000008', 'office');
 ";
@@ -385,7 +375,7 @@ const EDITION_1: &str = "
 async fn a_store_of_edition_1_is_brought_to_this_one_when_it_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pools.sqlite");
-    Connection::open(&path).unwrap().execute_batch(EDITION_1).unwrap();
+    Connection::open(&path).unwrap().execute_batch(&format!("{EDITION_1}{CONTENT}")).unwrap();
     for round in 1..3 {
         let store = SqliteStore::open(&path).unwrap();
         assert_eq!(store.deployment().to_string(), "00000000-0000-4000-8000-000000000007");

@@ -42,26 +42,18 @@ pub trait Store: Send + Sync {
     /// All rows of a pool, in any order; none for a pool that was never saved.
     async fn load(&self, pool: PoolId) -> Result<Vec<Row>, StoreError>;
 
-    /// Writes a step, all of it or nothing.
-    async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError>;
-
-    /// The latest events of a pool, the latest first, at most `limit`, older than number `before` where that is given.
-    async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError>;
-
-    /// As [`save`](Self::save), and adds these entries to the audit log before: where an entry cannot be written, neither is
-    /// the step. A store that can writes both in one commit.
-    async fn save_recorded(
+    /// Writes a step, and before it these entries of the audit log, which say who asked for it: all of it in one commit, or
+    /// nothing.
+    async fn save(
         &self,
         pool: PoolId,
         writes: Vec<Write>,
         events: Vec<Event>,
         records: Vec<Record>,
-    ) -> Result<(), StoreError> {
-        for record in records {
-            self.record(record).await?;
-        }
-        self.save(pool, writes, events).await
-    }
+    ) -> Result<(), StoreError>;
+
+    /// The latest events of a pool, the latest first, at most `limit`, older than number `before` where that is given.
+    async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError>;
 
     /// Adds an entry to the audit log, linked to the one before it, and trims the oldest ones. It is durable when this answers
     /// `Ok`, and so are all that were added before it; when it answers an error, it may be there or not.

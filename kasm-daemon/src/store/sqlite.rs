@@ -304,11 +304,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
-        self.save_recorded(pool, writes, events, vec![]).await
-    }
-
-    async fn save_recorded(
+    async fn save(
         &self,
         pool: PoolId,
         writes: Vec<Write>,

@@ -2,19 +2,8 @@ use rusqlite::Connection;
 
 use super::*;
 
-/// The tables of edition 1, as its last version made them.
-const FIRST: &str = "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE pools (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT, WITHOUT ROWID;
-    CREATE TABLE rows (
-        pool TEXT NOT NULL REFERENCES pools(id) ON DELETE CASCADE,
-        key TEXT NOT NULL,
-        value TEXT NOT NULL,
-        PRIMARY KEY (pool, key)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, pool TEXT NOT NULL, value TEXT NOT NULL) STRICT;
-    CREATE INDEX events_of_pool ON events (pool, number);
-";
+/// A file of edition 1, empty.
+const FIRST: &str = include_str!("../../tests/data/store-edition-1.sql");
 
 fn tables(connection: &Connection) -> Vec<(String, String)> {
     let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
@@ -40,7 +29,6 @@ async fn a_file_of_an_earlier_edition_is_brought_to_this_one() {
     let (old, new) = (folder.path().join("old.sqlite"), folder.path().join("new.sqlite"));
     let connection = Connection::open(&old).unwrap();
     connection.execute_batch(FIRST).unwrap();
-    connection.execute_batch("PRAGMA application_id = 0x6b61736d; PRAGMA user_version = 1").unwrap();
     let (deployment, pool) = (DeploymentId::from_bytes([1; 16]), PoolId::from_bytes([2; 16]));
     let sql = "INSERT INTO meta (key, value) VALUES ('deployment', ?1)";
     connection.execute(sql, [deployment.to_string()]).unwrap();
@@ -68,10 +56,8 @@ async fn a_file_of_an_earlier_edition_is_brought_to_this_one() {
 #[tokio::test]
 async fn a_file_of_another_program_or_a_later_edition_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
-    for (pragmas, told) in [
-        ("PRAGMA user_version = 1", "another program"),
-        ("PRAGMA application_id = 0x6b61736d; PRAGMA user_version = 99", "schema 99"),
-    ] {
+    for (pragmas, told) in [("PRAGMA application_id = 0", "another program"), ("PRAGMA user_version = 99", "schema 99")]
+    {
         let path = folder.path().join(told);
         let connection = Connection::open(&path).unwrap();
         connection.execute_batch(FIRST).unwrap();

@@ -13,6 +13,7 @@ mod machines;
 mod mistakes;
 mod rates;
 mod recorded;
+mod refusing;
 mod roles;
 mod secrets;
 mod sessions;

@@ -2,128 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
-use kasm_autoscale_core::config::JsonObject;
-use kasm_autoscale_core::id::{DeploymentId, PoolId, PoolName};
-use kasm_autoscale_core::report::Event;
-use kasm_autoscale_core::row::{Row, Write};
 use kasm_daemon::api::access::{Access, ROUTES};
 use kasm_daemon::auth::Role;
-use kasm_daemon::store::{Declared, SqliteStore, Store, StoreError, StoredEvent, StoredPool, StoredToken};
-use kasm_daemon::trail::{Head, Record, Sealed};
-use kasm_daemon::workspaces::WorkspaceName;
 use serde_json::{Value, json};
 
+use crate::refusing::Refusing;
 use crate::stage::{PASSWORD, Stage, USER_PASSWORD, config};
-
-/// A store that saves everything but entries of the audit log, while it is told to.
-pub(crate) struct Unrecording {
-    pub(crate) store: SqliteStore,
-    pub(crate) refuses: AtomicBool,
-}
-
-impl Unrecording {
-    fn refuses(&self) -> Result<(), StoreError> {
-        if self.refuses.load(Ordering::SeqCst) { Err(StoreError::Closed) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Store for Unrecording {
-    fn deployment(&self) -> DeploymentId {
-        self.store.deployment()
-    }
-
-    async fn pools(&self) -> Result<Vec<StoredPool>, StoreError> {
-        self.store.pools().await
-    }
-
-    async fn add_pool(&self, name: PoolName) -> Result<PoolId, StoreError> {
-        self.store.add_pool(name).await
-    }
-
-    async fn forget_pool(&self, pool: PoolId) -> Result<(), StoreError> {
-        self.store.forget_pool(pool).await
-    }
-
-    async fn load(&self, pool: PoolId) -> Result<Vec<Row>, StoreError> {
-        self.store.load(pool).await
-    }
-
-    async fn save(&self, pool: PoolId, writes: Vec<Write>, events: Vec<Event>) -> Result<(), StoreError> {
-        self.store.save(pool, writes, events).await
-    }
-
-    async fn tokens(&self) -> Result<Vec<StoredToken>, StoreError> {
-        self.store.tokens().await
-    }
-
-    async fn put_tokens(&self, tokens: Vec<StoredToken>) -> Result<(), StoreError> {
-        self.store.put_tokens(tokens).await
-    }
-
-    async fn forget_tokens(&self, tokens: Vec<[u8; 32]>) -> Result<(), StoreError> {
-        self.store.forget_tokens(tokens).await
-    }
-
-    async fn save_recorded(
-        &self,
-        pool: PoolId,
-        writes: Vec<Write>,
-        events: Vec<Event>,
-        records: Vec<Record>,
-    ) -> Result<(), StoreError> {
-        if !records.is_empty() {
-            self.refuses()?;
-        }
-        self.store.save_recorded(pool, writes, events, records).await
-    }
-
-    async fn events(&self, pool: PoolId, before: Option<i64>, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        self.store.events(pool, before, limit).await
-    }
-
-    async fn record(&self, record: Record) -> Result<(), StoreError> {
-        self.refuses()?;
-        self.store.record(record).await
-    }
-
-    fn record_soon(&self, record: Record) {
-        if self.refuses().is_ok() {
-            self.store.record_soon(record);
-        }
-    }
-
-    async fn audit_head(&self) -> Result<Option<Head>, StoreError> {
-        self.store.audit_head().await
-    }
-
-    async fn audit_entries(&self, before: Option<i64>, limit: u32) -> Result<Vec<Sealed>, StoreError> {
-        self.store.audit_entries(before, limit).await
-    }
-
-    async fn declared(&self) -> Result<Declared, StoreError> {
-        self.store.declared().await
-    }
-
-    async fn set_declared(&self, declared: Declared) -> Result<(), StoreError> {
-        self.store.set_declared(declared).await
-    }
-
-    async fn workspaces(&self) -> Result<Vec<JsonObject>, StoreError> {
-        self.store.workspaces().await
-    }
-
-    async fn put_workspace(&self, name: WorkspaceName, workspace: JsonObject) -> Result<(), StoreError> {
-        self.store.put_workspace(name, workspace).await
-    }
-
-    async fn forget_workspace(&self, name: WorkspaceName) -> Result<(), StoreError> {
-        self.store.forget_workspace(name).await
-    }
-}
 
 fn path_of(route: &str, config: &str) -> String {
     route
@@ -168,7 +54,7 @@ fn strip(value: &mut Value) {
 async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
     let mut kept = None;
     let stage = Stage::stored(|store| {
-        let store = Arc::new(Unrecording { store, refuses: AtomicBool::new(false) });
+        let store = Arc::new(Refusing::new(store));
         kept = Some(store.clone());
         store
     })
@@ -187,7 +73,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
     let tokens = stage.admin("GET", "/v1/tokens").send().await.expect(200)["tokens"].as_array().unwrap().clone();
     let viewer = tokens.iter().find(|token| token["name"] == "viewer").unwrap()["id"].as_str().unwrap();
 
-    store.refuses.store(true, Ordering::SeqCst);
+    store.entries.store(true, Ordering::SeqCst);
     let before = seen(&stage).await;
     let (mut alone, mut with_fact, mut others) = (0, 0, 0);
     for route in ROUTES {
@@ -245,7 +131,7 @@ async fn s_22_what_cannot_be_recorded_is_not_done_and_not_told() {
     let counted = format!("kasm_autoscale_unrecorded_calls_total {}\n", alone + 3);
     assert!(metrics.contains(&counted), "{counted}: {metrics}");
 
-    store.refuses.store(false, Ordering::SeqCst);
+    store.entries.store(false, Ordering::SeqCst);
     let again = stage.as_role(Role::Broker, "GET", "/v1/pools/office/sessions/ses-1").send().await.expect(200);
     assert_eq!(again["connection"]["password"], PASSWORD);
     stage.admin("POST", "/v1/pools").json(&json!({ "name": "new" })).send().await.expect(201);
