@@ -22,7 +22,7 @@ story: tools
 # Simulated worlds with fresh seeds, 3,000 pool-years of them, 40 minutes on two cores: `make soak ARGS="--seconds 600"` for less.
 soak:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example soak -- \
-		--from $$(date +%s)00000 --seeds 310000 --threads 2 --all-seen --goals $(ARGS)
+		--from $$(date +%s)00000 --seeds 310000 --threads 2 --all-seen --goals --years 3000 $(ARGS)
 
 # Every order of events that small pools can meet, with the real state machine: `make model ARGS="--only joining"`.
 model:
@@ -42,7 +42,7 @@ mutants:
 fuzz:
 	sh tests/fuzz.sh $(ARGS)
 
-# One fuzz target led by coverage, on a nightly toolchain with cargo-fuzz: `make fuzz-coverage TARGET=restore`.
+# One fuzz target led by coverage, on a nightly toolchain with cargo-fuzz: `make fuzz-coverage TARGET=restore`, or `TARGET=all`.
 TARGET ?= script
 fuzz-coverage:
 	sh tests/fuzz-coverage.sh $(TARGET) $(ARGS)
@@ -53,7 +53,8 @@ abuse:
 	KASM_ABUSE_REQUESTS=$${KASM_ABUSE_REQUESTS:-1000000} $(CARGO) test --release --locked --package kasm-daemon \
 		--no-default-features --test abuse g_11 -- --nocapture
 
-# All of these, one after the other, and RELIABILITY.md of what they say, half an hour on two cores: `make reliability ARGS="worlds model"`.
+# Most of these, one after the other, and RELIABILITY.md of what they say, half an hour on two cores: `make reliability ARGS="worlds model"`
+# for some of them, `ARGS=long` for those that take longer still.
 reliability:
 	sh tests/reliability.sh $(ARGS)
 

@@ -30,17 +30,19 @@ struct Options {
     failures: usize,
     all_seen: bool,
     goals: bool,
+    years: u32,
     traces: bool,
 }
 
 const HELP: &str =
-    "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--goals] [--traces] [--report FILE]
-     --all-seen and --goals fail a run that has not seen everything, or has shown less than is demanded of a whole one
+    "soak [--seeds N] [--from S] [--threads N] [--seconds N] [--failures N] [--all-seen] [--goals] [--years N] [--traces] [--report FILE]
+     --all-seen and --goals fail a run that has not seen everything, or has shown less than is demanded of a whole one,
+     which is one of so many pool-years, 300 unless told otherwise
      [--record FILE [--shrink TRIES]]   the shortest of the failing worlds, as a tape, made shorter with so many tries
      [--replay FILE]                    a world from a tape";
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seeds: 100, threads: 1, failures: 3, ..Options::default() };
+    let mut options = Options { seeds: 100, threads: 1, failures: 3, years: 300, ..Options::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value\n{HELP}"));
@@ -64,6 +66,7 @@ fn options() -> Result<Options, String> {
             "--mutant" => kasm_autoscale_core::testing::mutants::plant(&value()?)?,
             "--all-seen" => options.all_seen = true,
             "--goals" => options.goals = true,
+            "--years" => options.years = u32::try_from(number(value()?)?).unwrap_or(u32::MAX),
             "--traces" => options.traces = true,
             _ => return Err(format!("{word:?} is not an option\n{HELP}")),
         }
@@ -110,7 +113,8 @@ fn run(options: &Options) -> Result<(), String> {
     })?;
     let (took, unseen) = (started.elapsed(), figures.unseen());
     let threads = u32::try_from(options.threads).unwrap_or(1);
-    let shown = Shown { figures, seeds: options.from..seed, took, threads, failed: failed.len(), unseen };
+    let (seeds, years) = (options.from..seed, options.years);
+    let shown = Shown { figures, seeds, years, took, threads, failed: failed.len(), unseen };
     if !options.traces {
         println!("{}", shown.figures);
         println!("steps a second     {:.0} of one core's time", shown.steps_a_second());
@@ -187,6 +191,8 @@ fn core_time() -> Option<Duration> {
 struct Shown {
     figures: Figures,
     seeds: Range<u64>,
+    /// Pool-years of a whole run.
+    years: u32,
     took: Duration,
     threads: u32,
     failed: usize,
@@ -203,7 +209,7 @@ impl Shown {
     fn goals(&self) -> [(&'static str, f64, f64); 4] {
         let rarest = |counts: Option<u64>| counts.unwrap_or(0) as f64;
         [
-            ("simulated pool-years", self.figures.pool_years(), 300.0),
+            ("simulated pool-years", self.figures.pool_years(), f64::from(self.years)),
             ("faults that made a difference", self.figures.faults_total() as f64, 5_000_000.0),
             ("hits of the rarest fault", rarest(self.figures.faults.values().min().copied()), 10_000.0),
             ("worlds in which the rarest pair of faults could meet", rarest(self.figures.rarest_pair()), 100.0),

@@ -273,7 +273,11 @@ impl Domain {
         if is_second {
             self.noted.struck.push(SECOND_OBJECT);
         }
+        let is_replaced = self.is_removed_but_shown(&computer.server);
         let reference = self.insert(controller, at, computer, password);
+        if is_replaced && let Some(object) = self.forest.get_mut(&reference) {
+            object.beyond = true;
+        }
         let is_twice = self.strikes(DomainTrouble::EnrollTwice);
         if is_twice {
             self.insert(controller, at, computer, password);
@@ -285,6 +289,14 @@ impl Domain {
             all.for_each(|object| (object.beyond, object.late) = (true, true));
         }
         Ok(reference)
+    }
+
+    /// Whether an object of this server was removed, by another hand, and some controller still shows it: then its row may come to
+    /// know that one, and nobody tells it of one that is made now. A listing will.
+    fn is_removed_but_shown(&self, server: &ServerKey) -> bool {
+        let (uuid, controllers) = (server.uuid(), self.climate.controllers);
+        let is_shown = |object: &Object| object.gone[..controllers].iter().any(|known_at| *known_at > self.now);
+        self.forest.objects().any(|object| object.is_of(server, &uuid) && !object.exists() && is_shown(object))
     }
 
     fn insert(&mut self, controller: usize, at: Timestamp, computer: &Computer, password: &str) -> ComputerRef {
