@@ -105,6 +105,8 @@ pub struct Limits {
     pub body_time: Duration,
     /// How long a request may take in all.
     pub handler: Duration,
+    /// How long a caller may take to read the next piece of an answer. What is not read fills the network's buffers first.
+    pub answer_time: Duration,
     /// The longest `?wait=`.
     pub wait: Duration,
     /// How long requests that are under way may take to end when the server stops.
@@ -129,6 +131,7 @@ impl Default for Limits {
             header_time: secs(15),
             body_time: secs(20),
             handler: secs(70),
+            answer_time: secs(20),
             wait: secs(60),
             grace: secs(10),
             callers: CallerLimits::default(),

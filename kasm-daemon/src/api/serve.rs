@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -274,12 +275,15 @@ async fn converse(
     limits: Limits,
     stop: CancellationToken,
 ) {
+    // A peer that reads nothing would keep its connection's place, and the answer, for ever.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.answer_time));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(keep_alive)
         .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));
     let mut served = pin!(served);
     let stopped = tokio::select! {
         ended = served.as_mut() => Some(ended),

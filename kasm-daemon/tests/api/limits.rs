@@ -59,6 +59,23 @@ async fn slow_clients_are_ended() {
 }
 
 #[tokio::test]
+async fn a_peer_that_never_reads_its_answers_is_ended() {
+    let limits = Limits { connections: 1, answer_time: millis(200), ..Limits::default() };
+    let stage = Stage::with(limits).await;
+    let mut deaf = TcpStream::connect(stage.address).await.unwrap();
+    let request = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    // Until it is ended: answers are not read, so in the end requests are not read either.
+    let mut asked = 0_u64;
+    while deaf.write_all(&request).await.is_ok() {
+        asked += 100;
+        assert!(asked < 1_000_000, "so many answers do not fit anywhere");
+    }
+    assert!(asked > 0);
+    // The only connection that there may be is free again.
+    assert_eq!(stage.bare("GET", "/healthz").send().await.status, 200);
+}
+
+#[tokio::test]
 async fn long_headers_are_refused() {
     let stage = Stage::new().await;
     let fits = stage.bare("GET", "/healthz").header("x-long", &"x".repeat(30 * 1024)).send().await;
