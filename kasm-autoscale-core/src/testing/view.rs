@@ -247,8 +247,9 @@ impl View<'_, '_> {
         }
     }
 
-    /// The open ones. Those that have ended are kept to be asked about, and change nothing. Those that wait stand in their queue;
-    /// among those that have a server it makes no difference who came first.
+    /// The open ones. Those that have ended are kept to be asked about, and change nothing, except that a pool that has nothing else
+    /// to do is woken once more to forget them. Those that wait stand in their queue; among those that have a server it makes no
+    /// difference who came first.
     fn sessions(&mut self) {
         let mut active = Vec::new();
         for session in self.state.sessions.values() {

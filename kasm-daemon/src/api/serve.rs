@@ -283,7 +283,10 @@ async fn converse(
         .keep_alive(keep_alive)
         .header_read_timeout(limits.header_time)
         .max_header_size(limits.headers)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.layer(Extension(Peer(peer)))));
+        .serve_connection(
+            TokioIo::new(Box::pin(stream)),
+            TowerToHyperService::new(router.layer(Extension(Peer(peer)))),
+        );
     let mut served = pin!(served);
     let stopped = tokio::select! {
         ended = served.as_mut() => Some(ended),
