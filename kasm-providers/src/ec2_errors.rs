@@ -1,27 +1,18 @@
 //! What EC2's errors mean: one table for the answers to calls and for the reasons that machines give.
 //!
 //! Sources: EC2 API Reference, "Error codes for the Amazon EC2 API" (client, server and common errors) and "Ensuring
-//! idempotency"; API Reference, StateReason. The code decides first, then the text, then the HTTP status.
+//! idempotency"; API Reference, StateReason.
 
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, Scope};
+
+pub(crate) use crate::classes::Class;
+use crate::classes::Table;
 
 use Certainty::{NotApplied, Unknown};
 use ErrorKind::{Conflict, Denied, Invalid, NoCapacity, Protected, Quota, Throttled, Transient};
 use Scope::{Offering, Provider, Server};
 
-/// What may be done after an error.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Class {
-    pub(crate) kind: ErrorKind,
-    pub(crate) scope: Scope,
-    pub(crate) certainty: Certainty,
-}
-
-impl Class {
-    const fn new(kind: ErrorKind, scope: Scope, certainty: Certainty) -> Self {
-        Self { kind, scope, certainty }
-    }
-}
+const TABLE: Table = Table { by_text: BY_TEXT, by_code: BY_CODE, by_family };
 
 /// Codes that mean two things, told apart by a part of the message.
 const BY_TEXT: &[(&str, &str, Class)] = &[
@@ -31,8 +22,6 @@ const BY_TEXT: &[(&str, &str, Class)] = &[
     ("InvalidParameterValue", "Invalid IAM Instance Profile", Class::new(Conflict, Offering, NotApplied)),
 ];
 
-/// Kind, scope and certainty of every code known by name. A mistake in the settings of one config reaches as far as its
-/// offering; one in the credentials or limits of the account reaches all configs of the provider.
 const BY_CODE: &[(Class, &[&str])] = &[
     // Although the first four come with status 500, nothing was launched.
     (
@@ -148,12 +137,12 @@ const BY_REASON: &[(&str, Option<Class>)] = &[
 
 /// Every error code that has a meaning of its own here, for documentation and tests.
 pub fn error_codes() -> impl Iterator<Item = &'static str> {
-    BY_CODE.iter().flat_map(|(_, codes)| codes.iter().copied())
+    TABLE.codes()
 }
 
 /// What an answer with this code, status and message means.
 pub(crate) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Class {
-    code.and_then(|code| named(code, message)).unwrap_or_else(|| by_status(status))
+    TABLE.classify(code, status, message)
 }
 
 /// What a machine's reason for its state means; `None`: nothing went wrong.
@@ -162,40 +151,18 @@ pub(crate) fn classify_reason(code: &str, message: &str) -> Option<Class> {
         return *class;
     }
     let bare = code.strip_prefix("Client.").or_else(|| code.strip_prefix("Server."))?;
-    let class = named(bare, message).unwrap_or(Class::new(Transient, Server, NotApplied));
+    let class = TABLE.named(bare, message).unwrap_or(Class::new(Transient, Server, NotApplied));
     // The machine is there or gone, but never in doubt.
     Some(Class { certainty: NotApplied, ..class })
 }
 
-fn named(code: &str, message: &str) -> Option<Class> {
-    let by_text = BY_TEXT.iter().find(|(name, text, _)| *name == code && message.contains(text));
-    by_text.map(|(_, _, class)| *class).or_else(|| by_code(code)).or_else(|| by_family(code))
-}
-
-fn by_code(code: &str) -> Option<Class> {
-    BY_CODE.iter().find(|(_, codes)| codes.contains(&code)).map(|(class, _)| *class)
-}
-
-/// EC2 names its codes by families, and adds new ones now and then.
-fn by_family(code: &str) -> Option<Class> {
-    let (kind, scope) = match code {
-        _ if code.starts_with("Insufficient") => (NoCapacity, Offering),
-        _ if code.contains("Throttl") => (Throttled, Provider),
-        _ if code.ends_with("LimitExceeded") => (Quota, Provider),
-        _ if code.starts_with("Invalid") => (Invalid, Offering),
-        _ => return None,
-    };
-    Some(Class::new(kind, scope, NotApplied))
-}
-
-/// The last resort. Only an answer in the 400s shows that the service refused the request.
-fn by_status(status: Option<u16>) -> Class {
-    match status {
-        Some(401 | 403) => Class::new(Denied, Provider, NotApplied),
-        Some(429) => Class::new(Throttled, Provider, NotApplied),
-        Some(408) => Class::new(Transient, Provider, Unknown),
-        Some(400..=499) => Class::new(Invalid, Offering, NotApplied),
-        _ => Class::new(Transient, Provider, Unknown),
+fn by_family(code: &str) -> Option<(ErrorKind, Scope)> {
+    match code {
+        _ if code.starts_with("Insufficient") => Some((NoCapacity, Offering)),
+        _ if code.contains("Throttl") => Some((Throttled, Provider)),
+        _ if code.ends_with("LimitExceeded") => Some((Quota, Provider)),
+        _ if code.starts_with("Invalid") => Some((Invalid, Offering)),
+        _ => None,
     }
 }
 

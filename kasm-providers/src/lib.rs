@@ -4,6 +4,8 @@
 pub mod aws;
 #[cfg(feature = "azure")]
 pub mod azure;
+#[cfg(any(feature = "aws", feature = "azure", feature = "fuzzing"))]
+mod classes;
 // Nothing of the SDK is in it, so that it can be fuzzed without building that.
 #[cfg(any(feature = "aws", feature = "fuzzing"))]
 #[cfg_attr(not(feature = "aws"), expect(unreachable_pub, reason = "with its provider, this is a part of the API"))]

@@ -1,30 +1,20 @@
 //! What Azure's errors mean: one table for the answers to calls and for operations that fail after they were accepted.
 //!
 //! Sources: Azure Resource Manager, "Common deployment errors", "Throttling Resource Manager requests" and "Asynchronous
-//! operations"; Azure Virtual Machines, "Allocation failures" and "Common error codes". The code decides first, then the text,
-//! then the HTTP status.
+//! operations"; Azure Virtual Machines, "Allocation failures" and "Common error codes".
 
 use kasm_autoscale_core::ports::{Certainty, ErrorKind, Scope};
+
+pub(super) use crate::classes::Class;
+use crate::classes::Table;
 
 use Certainty::{NotApplied, Unknown};
 use ErrorKind::{Conflict, Denied, Invalid, NoCapacity, Protected, Quota, Throttled, Transient};
 use Scope::{Offering, Provider, Server};
 
-/// What may be done after an error.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Class {
-    pub(super) kind: ErrorKind,
-    pub(super) scope: Scope,
-    pub(super) certainty: Certainty,
-}
+const TABLE: Table = Table { by_text: BY_TEXT, by_code: BY_CODE, by_family };
 
-impl Class {
-    const fn new(kind: ErrorKind, scope: Scope, certainty: Certainty) -> Self {
-        Self { kind, scope, certainty }
-    }
-}
-
-/// `OperationNotAllowed` says which limit, or what else is in the way, in its text alone. The first part that is found counts.
+/// `OperationNotAllowed` says which limit, or what else is in the way, in its text alone.
 const BY_TEXT: &[(&str, &str, Class)] = &[
     ("OperationNotAllowed", "Total Regional", Class::new(Quota, Provider, NotApplied)),
     ("OperationNotAllowed", "Family Cores quota", Class::new(Quota, Offering, NotApplied)),
@@ -34,8 +24,6 @@ const BY_TEXT: &[(&str, &str, Class)] = &[
     ("OperationNotAllowed", "attached", Class::new(Conflict, Server, NotApplied)),
 ];
 
-/// Kind, scope and certainty of every code known by name. A mistake in the settings of one config reaches as far as its
-/// offering; one in the credentials, limits or place of the subscription reaches all configs of the provider.
 const BY_CODE: &[(Class, &[&str])] = &[
     (
         Class::new(NoCapacity, Offering, NotApplied),
@@ -146,7 +134,7 @@ const VAGUE: &[&str] = &["BadRequest", "Conflict", "OperationNotAllowed", "NotFo
 
 /// Every error code that has a meaning of its own here, for documentation and tests.
 pub fn error_codes() -> impl Iterator<Item = &'static str> {
-    BY_CODE.iter().flat_map(|(_, codes)| codes.iter().copied())
+    TABLE.codes()
 }
 
 /// What an answer with this code, status and message means.
@@ -155,50 +143,22 @@ pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -
     if (status, code) == (Some(429), Some("OperationNotAllowed")) {
         return Class::new(Throttled, Provider, NotApplied);
     }
-    code.and_then(|code| named(code, message)).unwrap_or_else(|| by_status(status))
+    TABLE.classify(code, status, message)
 }
 
 /// Whether this code with this text has a meaning that an outer error should not cover.
 pub(super) fn is_telling(code: &str, message: &str) -> bool {
-    by_text(code, message).is_some() || (by_code(code).is_some() && !VAGUE.contains(&code))
+    TABLE.of_text(code, message).is_some() || (TABLE.of_code(code).is_some() && !VAGUE.contains(&code))
 }
 
-fn named(code: &str, message: &str) -> Option<Class> {
-    by_text(code, message).or_else(|| by_code(code)).or_else(|| by_family(code))
-}
-
-fn by_text(code: &str, message: &str) -> Option<Class> {
-    BY_TEXT.iter().find(|(name, text, _)| *name == code && message.contains(text)).map(|(_, _, class)| *class)
-}
-
-fn by_code(code: &str) -> Option<Class> {
-    BY_CODE.iter().find(|(_, codes)| codes.contains(&code)).map(|(class, _)| *class)
-}
-
-/// Azure names its codes by families, and adds new ones now and then.
-fn by_family(code: &str) -> Option<Class> {
-    let (kind, scope) = match code {
-        _ if code.contains("AllocationFailed") || code.contains("AllocationRequest") => (NoCapacity, Offering),
-        _ if code.contains("Throttl") => (Throttled, Provider),
-        _ if code.contains("QuotaExceeded") || code.ends_with("CountLimitReached") => (Quota, Provider),
-        _ if code.starts_with("VMExtension") || code.starts_with("OSProvisioning") => (Invalid, Server),
-        _ if code.starts_with("Invalid") || code.starts_with("VMSizeNotSupported") => (Invalid, Offering),
-        _ => return None,
-    };
-    Some(Class::new(kind, scope, NotApplied))
-}
-
-/// The last resort. Only an answer in the 400s shows that the service refused the request.
-fn by_status(status: Option<u16>) -> Class {
-    match status {
-        Some(401 | 403) => Class::new(Denied, Provider, NotApplied),
-        Some(429) => Class::new(Throttled, Provider, NotApplied),
-        Some(408) => Class::new(Transient, Provider, Unknown),
-        Some(409) => Class::new(Conflict, Server, NotApplied),
-        Some(412) => Class::new(Conflict, Server, Unknown),
-        Some(423) => Class::new(Protected, Server, NotApplied),
-        Some(400..=499) => Class::new(Invalid, Offering, NotApplied),
-        _ => Class::new(Transient, Provider, Unknown),
+fn by_family(code: &str) -> Option<(ErrorKind, Scope)> {
+    match code {
+        _ if code.contains("AllocationFailed") || code.contains("AllocationRequest") => Some((NoCapacity, Offering)),
+        _ if code.contains("Throttl") => Some((Throttled, Provider)),
+        _ if code.contains("QuotaExceeded") || code.ends_with("CountLimitReached") => Some((Quota, Provider)),
+        _ if code.starts_with("VMExtension") || code.starts_with("OSProvisioning") => Some((Invalid, Server)),
+        _ if code.starts_with("Invalid") || code.starts_with("VMSizeNotSupported") => Some((Invalid, Offering)),
+        _ => None,
     }
 }
 
@@ -216,7 +176,7 @@ mod tests {
 
     #[test]
     fn vague_codes_tell_nothing_unless_their_text_does() {
-        assert!(VAGUE.iter().all(|code| by_code(code).is_some() && !is_telling(code, "")));
+        assert!(VAGUE.iter().all(|code| TABLE.of_code(code).is_some() && !is_telling(code, "")));
         assert!(is_telling("OperationNotAllowed", "exceeding approved Total Regional Cores quota"));
         assert!(is_telling("AllocationFailed", "") && !is_telling("NeverHeardOf", ""));
     }
