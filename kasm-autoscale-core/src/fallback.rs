@@ -150,13 +150,15 @@ impl State {
         self.configs.get(&id).is_some_and(Config::is_on)
     }
 
-    /// What a config can spare beyond its minimum and its shares so far.
+    /// What a config can spare beyond its minimum and its shares so far. Where it may grow it takes back first what drains, as it
+    /// will when it has to make these sessions.
     fn spare_of(&self, id: ConfigId, shares: &Shares, may_grow: bool) -> u32 {
         let config = &self.configs[&id];
         let spec = config.spec();
         let wanted = spec.minimum_available_sessions.saturating_add(shares.of(id));
         let (_, growth) = self.growth(config);
-        spare(wanted, config.tally.firm(), growth, may_grow, spec.max_sessions_per_server)
+        let sessions = if may_grow { self.sessions_of(config, u32::MAX) } else { config.tally.firm() };
+        spare(wanted, sessions, growth, may_grow, spec.max_sessions_per_server)
     }
 
     /// What is covered goes on being kept until the sessions that take its place are ready, and not only coming: who keeps,

@@ -84,7 +84,7 @@ impl State {
         seen
     }
 
-    fn orphan_seen(&mut self, name: &ProviderName, machine: &MachineRef, config: ConfigId, complete: bool) {
+    pub(crate) fn orphan_seen(&mut self, name: &ProviderName, machine: &MachineRef, config: ConfigId, complete: bool) {
         let Some(provider) = self.providers.get_mut(name) else { return };
         let first = !provider.orphans.contains_key(machine);
         let orphan = provider.orphans.entry(machine.clone()).or_insert(Orphan { config, sightings: 0, busy: None });

@@ -211,7 +211,12 @@ impl State {
     fn found(&mut self, id: ServerId, machine: Option<Machine>, began: Timestamp) {
         // A machine that another installation has marked is not this server's, whatever the provider made of the question.
         if let Some(machine) = machine.filter(|machine| self.is_machine_of(id, machine)) {
-            self.observe(id, &machine);
+            match &self.servers[&id].machine {
+                Some(known) if *known != machine.reference && !planted!("twin-taken-for-its-own") => {
+                    self.twin_seen(id, &machine)
+                }
+                _ => self.observe(id, &machine),
+            }
             return;
         }
         let server = &self.servers[&id];
@@ -248,6 +253,20 @@ impl State {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A machine was seen that bears a server's mark and is not the one that the server knows: one too many. Nothing that is true
+    /// of it is true of the server's own, and where that is being deleted, this proves neither that it is there nor that it is gone.
+    fn twin_seen(&mut self, id: ServerId, machine: &Machine) {
+        let server = &self.servers[&id];
+        let (config, provider) = (server.config, self.born_with(server).provider.clone());
+        if !matches!(machine.state, MachineState::Deleting | MachineState::Deleted) {
+            self.orphan_seen(&provider, &machine.reference, config, false);
+        }
+        if self.servers[&id].phase.kind() == PhaseKind::Deleting {
+            let look_at = self.now + self.poll_busy(id);
+            self.edit_deletion(id, |_, _, next_at| *next_at = look_at);
         }
     }
 

@@ -17,6 +17,15 @@ use crate::server::{CreateCall, DrainReason, Phase, Server};
 use crate::state::{Config, Provider, State, Subject};
 use crate::time::Timestamp;
 
+/// Which growth counts for those who wait.
+#[derive(Clone, Copy)]
+enum Growth {
+    None,
+    /// That of configs without servers in doubt: these count as coming, and so would be waited for instead.
+    Sure,
+    Any,
+}
+
 impl State {
     /// Plans every config, then gives out the listings that are due.
     pub(crate) fn plan(&mut self) {
@@ -285,18 +294,21 @@ impl State {
 
     /// Which config makes sessions for those who wait. First those that are coming anyway are shared out, so that nothing is
     /// made twice for one who waits; then a config of their own zone grows if it can, else any that can, the lowest
-    /// `priority` first. Zones take turns at each of these, or else one would be given what another is already counting on, and the next plan would be another one.
+    /// `priority` first; those that wait for servers in doubt, and grow only beyond these, come last. Zones take turns at each
+    /// of these, or else one would be given what another is already counting on, and the next plan would be another one.
     /// Those whom nobody can serve now count for the first config, which then says why it does not.
     fn queue_shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares = BTreeMap::new();
         let mut left = self.waiting_by_zone.clone();
-        for (may_grow, far) in [(false, false), (false, true), (true, false), (true, true)] {
-            for (zone, rest) in &mut left {
-                for (_, id) in self.by_nearness(zone.as_ref()).into_iter().filter(|(is_far, _)| *is_far == far) {
-                    let taken = shares.get(&id).copied().unwrap_or(0);
-                    let share = self.room_for(id, taken, *rest, may_grow);
-                    *shares.entry(id).or_default() += share;
-                    *rest -= share;
+        for growth in [Growth::None, Growth::Sure, Growth::Any] {
+            for far in [false, true] {
+                for (zone, rest) in &mut left {
+                    for (_, id) in self.by_nearness(zone.as_ref()).into_iter().filter(|(is_far, _)| *is_far == far) {
+                        let taken = shares.get(&id).copied().unwrap_or(0);
+                        let share = self.room_for(id, taken, *rest, growth);
+                        *shares.entry(id).or_default() += share;
+                        *rest -= share;
+                    }
                 }
             }
         }
@@ -310,20 +322,25 @@ impl State {
 
     /// How many of `waiting` requests a config can serve, besides its minimum and the `taken` ones it has already: with what
     /// is coming, or with what it may make as well.
-    fn room_for(&self, id: ConfigId, taken: u32, waiting: u32, may_grow: bool) -> u32 {
+    fn room_for(&self, id: ConfigId, taken: u32, waiting: u32, growth: Growth) -> u32 {
         let config = &self.configs[&id];
         let spec = config.spec();
         let limits = self.limits(config);
-        let mut growth =
+        let may_grow = match growth {
+            Growth::None => false,
+            Growth::Sure => config.tally.doubtful == 0,
+            Growth::Any => true,
+        };
+        let mut servers =
             if limits.stop.is_some() || !may_grow { 0 } else { limits.max_servers.saturating_sub(limits.live) };
         if let Some((tried, _)) = limits.trying {
             // Nobody is to wait for a config that keeps failing while another one could serve him.
-            growth = growth.min(1_u32.saturating_sub(tried));
+            servers = servers.min(1_u32.saturating_sub(tried));
         }
         let minimum = spec.minimum_available_sessions.saturating_add(taken);
         // A provider that does not answer keeps nobody waiting whom another one could serve.
         let firm = config.tally.coming.saturating_sub(config.tally.doubtful);
-        queue_share(waiting, minimum, config.tally.free, firm, growth, spec.max_sessions_per_server)
+        queue_share(waiting, minimum, config.tally.free, firm, servers, spec.max_sessions_per_server)
     }
 
     // --- the rest ---

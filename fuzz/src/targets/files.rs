@@ -251,6 +251,9 @@ pub const RDP: Target = Target {
     check: |input| {
         let [host, user, info] = texts::<3>(input);
         let Ok(info) = serde_json::from_str::<JsonObject>(&info) else { return Verdict::Refused };
+        // Whoever writes a password into his settings finds it in his file.
+        let settings = serde_json::to_string(&info).expect("it was JSON");
+        let is_shown = [&host, &user, &settings].iter().any(|text| text.contains(CANARY));
         let target = |info: JsonObject| Connection {
             kind: ConnectionType::Rdp,
             host: Some(host.clone()),
@@ -266,11 +269,11 @@ pub const RDP: Target = Target {
                 Some(&host),
                 "who is connected to is not the settings' to say"
             );
-            assert!(connection.parameters.values().all(|value| !value.contains(CANARY)));
+            assert!(is_shown || connection.parameters.values().all(|value| !value.contains(CANARY)));
         }
         match rdp::render(&target(info)) {
             Ok(bytes) => {
-                expect_lines(&bytes);
+                expect_lines(&bytes, is_shown);
                 Verdict::Taken
             }
             Err(problems) => {
@@ -283,7 +286,7 @@ pub const RDP: Target = Target {
     inputs: 400_000,
 };
 
-fn expect_lines(bytes: &[u8]) {
+fn expect_lines(bytes: &[u8], is_shown: bool) {
     const KNOWN: [&str; 17] = [
         "full address",
         "username",
@@ -310,7 +313,7 @@ fn expect_lines(bytes: &[u8]) {
         }
         None => String::from_utf8(bytes.to_vec()).expect("ASCII"),
     };
-    assert!(!text.contains(CANARY), "a password in the file");
+    assert!(is_shown || !text.contains(CANARY), "a password in the file");
     let mut seen = vec![];
     // Whatever a reader might take for the end of a line.
     for line in

@@ -41,6 +41,7 @@ pub const ALL: &[&str] = &[
     "unused-directories-forgotten",
     "priority-ignored",
     "least-surplus-forgotten",
+    "twin-taken-for-its-own",
 ];
 
 static PLANTED: OnceLock<&'static str> = OnceLock::new();

@@ -330,15 +330,18 @@ impl Picture {
     }
 
     /// For how many of those who wait each config is to have sessions. What is coming anyway is shared out before anybody grows, one's
-    /// own zone comes before others, the lowest priority before higher ones; zones take turns.
+    /// own zone comes before others, the lowest priority before higher ones; zones take turns. Whoever has servers in doubt grows last: it
+    /// would wait for these instead.
     fn shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares: BTreeMap<ConfigId, u32> = BTreeMap::new();
         let mut left: Vec<Option<&ZoneName>> = self.waiting.iter().map(|(.., zone)| zone.as_ref()).collect();
         left.sort();
-        for (grows, is_far) in [(false, false), (false, true), (true, false), (true, true)] {
+        let growths = [0, 0, 1, 1, 2, 2];
+        for (growth, is_far) in growths.into_iter().zip([false, true].into_iter().cycle()) {
             left.retain(|zone| {
                 for (_, plan) in self.nearest(*zone).into_iter().filter(|(far, _)| *far == is_far) {
-                    let made = if grows { self.tries(plan) } else { 0 };
+                    let in_doubt = self.of_config(plan.id).any(|desk| desk.coming && desk.doubtful);
+                    let made = if growth > i32::from(in_doubt) { self.tries(plan) } else { 0 };
                     let share = shares.entry(plan.id).or_default();
                     if plan.spec.minimum_available_sessions + *share < self.firm(plan.id) + made * plan.size() {
                         *share += 1;
@@ -375,10 +378,13 @@ impl Picture {
     }
 
     /// Whether a config can spare one more session, besides its minimum and `kept` others: of what it has, of what is over of the
-    /// servers it makes for itself, and, if it grows for that, of all that it may make.
+    /// servers it makes for itself, and, if it grows for that, of what it can take back and of all that it may make.
     fn has_to_spare(&self, plan: &Plan, kept: u32, grows: bool) -> bool {
         let wanted = plan.spec.minimum_available_sessions + kept;
         let mut has = self.firm(plan.id);
+        for desk in self.of_config(plan.id).filter(|desk| desk.undoable && grows) {
+            has += desk.size.saturating_sub(desk.used());
+        }
         for _ in 0..self.tries(plan) {
             if grows || has < wanted {
                 has += plan.size();

@@ -95,6 +95,11 @@ impl Host {
         now - self.behind
     }
 
+    /// How long whoever is placed or kept alive in this step is there: the step may have changed it, after that or before.
+    pub(super) fn keepalive_expiry(&self) -> Duration {
+        self.pool.as_ref().map(|pool| pool.spec().keepalive_expiry).unwrap_or_default().min(self.expiry_before)
+    }
+
     pub(super) fn ask(&mut self, fact: Fact, purpose: Purpose) {
         if self.pool.is_none() {
             // Nobody listens: the caller gets no answer, and asks again.

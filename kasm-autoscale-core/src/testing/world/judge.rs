@@ -149,7 +149,7 @@ impl World {
         })?;
         let born = pool.born_with(server);
         let (max, reusable) = (born.max_sessions_per_server.get(), born.reusable);
-        let alive_until = at + pool.spec().keepalive_expiry;
+        let alive_until = at + host.keepalive_expiry();
         let again = host.ledger.seats.insert(session, Seat { server: id, machine, alive_until });
         expect(again.is_none(), "I-02 a session is placed once", || format!("{session} on {id}, before on {again:?}"))?;
         let seated = host.ledger.seated_on(id);
@@ -292,11 +292,11 @@ impl World {
         let host = &mut self.hosts[index];
         host.ledger.forget_gone(&self.sky, self.now);
         let Some(pool) = &host.pool else { return Ok(()) };
-        let mut servers = host.ledger.servers_with_machines(&self.sky, config, self.now);
-        servers.extend(pool.servers().filter(|server| server.config == config).map(|server| server.id));
-        let known: BTreeSet<_> =
+        let unknown: BTreeSet<_> =
             pool.orphans().filter_map(|(name, machine)| Some((self.sky.index(name)?, machine))).collect();
-        let of_config = |made: &&Made| made.config == config && known.contains(&(made.cloud, &made.reference));
+        let mut servers = host.ledger.servers_with_machines(&self.sky, config, self.now, &unknown);
+        servers.extend(pool.servers().filter(|server| server.config == config).map(|server| server.id));
+        let of_config = |made: &&Made| made.config == config && unknown.contains(&(made.cloud, &made.reference));
         let orphans = host.ledger.made.values().flatten().filter(of_config).count();
         let Some(newest) = pool.servers().filter(|server| server.config == config).last() else { return Ok(()) };
         let spec = pool.born_with(newest);
@@ -362,6 +362,18 @@ impl World {
             _ => None,
         });
         host.ledger.drains = draining.collect();
+        if !host.saves.is_multiple_of(8) {
+            return Ok(());
+        }
+        for server in host.pool.iter().flat_map(|pool| pool.servers()) {
+            let (Some(reference), Some(address)) = (&server.machine, &server.address) else { continue };
+            let clouds = self.sky.clouds.iter();
+            let leads =
+                clouds.filter_map(|cloud| Some(locked(cloud).at(&address.host)?.reference == *reference)).next();
+            expect(leads != Some(false), "I-03 whoever is placed on a server is led to its own machine", || {
+                format!("{}, whose machine is {reference}, at {address:?}", server.id)
+            })?;
+        }
         if !host.saves.is_multiple_of(32) {
             return Ok(());
         }

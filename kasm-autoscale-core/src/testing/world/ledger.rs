@@ -42,6 +42,8 @@ pub(super) struct Made {
     pub(super) config: ConfigId,
     /// Whether no contract answers for it: it came too late, twice, unmarked, or was lied about.
     pub(super) beyond: bool,
+    /// Whether another one was made for the same server: which of them its row comes to know is anybody's guess.
+    pub(super) one_of_many: bool,
     /// Whether it came after its request had been given up.
     pub(super) late: bool,
     /// Whether its cloud has said that it is not there, or that it is deleted.
@@ -108,11 +110,14 @@ impl Ledger {
                 reference: machine.reference.clone(),
                 config: asked.config,
                 beyond: late || !made.is_empty(),
+                one_of_many: false,
                 late,
                 lied_about: false,
                 found_unknown: false,
             });
         }
+        let are_many = made.len() > 1;
+        made.iter_mut().for_each(|made| made.one_of_many |= are_many);
         new
     }
 
@@ -144,9 +149,18 @@ impl Ledger {
         });
     }
 
-    /// The servers of a config that have a machine, or will have one any moment, for which the contract answers.
-    pub(super) fn servers_with_machines(&self, sky: &Sky, config: ConfigId, now: Timestamp) -> BTreeSet<ServerId> {
-        let counts = |made: &&Made| made.config == config && !made.beyond && is_to_be_there(sky, made, now);
+    /// The servers of a config that have a machine, or will have one any moment, for which the contract answers, beside the
+    /// `unknown` ones.
+    pub(super) fn servers_with_machines(
+        &self,
+        sky: &Sky,
+        config: ConfigId,
+        now: Timestamp,
+        unknown: &BTreeSet<(usize, &MachineRef)>,
+    ) -> BTreeSet<ServerId> {
+        let is_known = |made: &Made| !unknown.contains(&(made.cloud, &made.reference));
+        let counts =
+            |made: &&Made| made.config == config && !made.beyond && is_known(made) && is_to_be_there(sky, made, now);
         let with_one = self.made.iter().filter(|(_, all)| all.iter().any(|made| counts(&made)));
         with_one.map(|(server, _)| *server).collect()
     }
@@ -160,9 +174,8 @@ impl Ledger {
         now: Timestamp,
     ) -> Option<String> {
         let made = self.made.get(&server)?;
-        let left = made
-            .iter()
-            .find(|made| !made.beyond && !made.found_unknown && !is_known(made) && is_to_be_there(sky, made, now))?;
+        let answered_for = |made: &&Made| !made.beyond && !made.one_of_many && !made.found_unknown;
+        let left = made.iter().filter(answered_for).find(|made| !is_known(made) && is_to_be_there(sky, made, now))?;
         let cloud = locked(&sky.clouds[left.cloud]);
         Some(format!("{:?}", cloud.sim.machine(&left.reference)?))
     }

@@ -152,9 +152,7 @@ impl World {
             }
             (Purpose::KeepAlive { session, .. }, Answer::Session(_)) => {
                 let host = &mut self.hosts[index];
-                let expiry = host.pool.as_ref().map(|pool| pool.spec().keepalive_expiry).unwrap_or_default();
-                // The same step may have changed it, after the keep-alive or before.
-                let expiry = expiry.min(host.expiry_before);
+                let expiry = host.keepalive_expiry();
                 if let Some(seat) = host.ledger.seats.get_mut(&session) {
                     seat.alive_until = clock + expiry;
                 }
@@ -387,8 +385,7 @@ impl World {
     fn leaves_unanswered(&mut self, index: usize) {
         let clock = self.hosts[index].clock(self.now);
         let host = &mut self.hosts[index];
-        let expiry = host.pool.as_ref().map(|pool| pool.spec().keepalive_expiry).unwrap_or_default();
-        let until = clock + expiry.min(host.expiry_before);
+        let until = clock + host.keepalive_expiry();
         for purpose in core::mem::take(&mut host.tickets).into_values() {
             if let Purpose::KeepAlive { session, .. } = purpose
                 && let Some(seat) = host.ledger.seats.get_mut(&session)

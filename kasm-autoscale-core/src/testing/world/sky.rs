@@ -179,7 +179,7 @@ impl Cloud {
     }
 
     /// The machine at this address, if it is one of this cloud's.
-    fn at(&self, host: &str) -> Option<&SimMachine> {
+    pub(super) fn at(&self, host: &str) -> Option<&SimMachine> {
         let (cloud, rest) = host.split_once('/')?;
         let mut number = 0_u64;
         for part in rest.split('.').skip(1) {
