@@ -103,6 +103,18 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
+    fn chosen(&mut self, below: u64) -> u64 {
+        match &mut self.source {
+            Source::Seeded(seeded) => seeded.pick(below),
+            Source::Tape(chosen, next) => {
+                *next += 1;
+                // A tape that was cut may hold a choice that another question was meant for.
+                chosen.get(*next - 1).map_or(0, |chosen| (*chosen).min(below - 1))
+            }
+            Source::Shared(entropy) => locked(entropy).pick(below),
+        }
+    }
+
     fn noted(&self, chosen: u64) -> u64 {
         if let Some(log) = &self.log {
             locked(log).push(chosen);
@@ -116,15 +128,7 @@ impl Entropy for Stream {
         if below <= 1 {
             return 0;
         }
-        let chosen = match &mut self.source {
-            Source::Seeded(seeded) => seeded.pick(below),
-            Source::Tape(chosen, next) => {
-                *next += 1;
-                // A tape that was cut may hold a choice that another question was meant for.
-                chosen.get(*next - 1).map_or(0, |chosen| (*chosen).min(below - 1))
-            }
-            Source::Shared(entropy) => locked(entropy).pick(below),
-        };
+        let chosen = self.chosen(below);
         self.noted(chosen)
     }
 
@@ -137,7 +141,12 @@ impl Entropy for Stream {
                 self.noted(struck.into()) == 1
             }
             // The least choice is that nothing happens, so that a shorter tape is a calmer world.
-            _ => self.pick(MILLION.into()) >= u64::from(MILLION - per_million),
+            _ => {
+                let struck = self.chosen(MILLION.into()) >= u64::from(MILLION - per_million);
+                // By the least choice that says so and the greatest: they say it whatever the chance is, and tapes stay short.
+                self.noted(if struck { u64::from(MILLION) - 1 } else { 0 });
+                struck
+            }
         }
     }
 
