@@ -20,10 +20,19 @@ pub fn surplus_servers(target: u32, free: u32, per_server: NonZeroU32, unused: u
     (free.saturating_sub(target) / per_server).min(unused)
 }
 
-/// How many of `waiting` requests a config can serve beyond its own minimum, once it has grown by `growth` servers.
-pub fn queue_share(waiting: u32, minimum: u32, free: u32, coming: u32, growth: u32, per_server: NonZeroU32) -> u32 {
-    let grown = free.saturating_add(coming).saturating_add(growth.saturating_mul(per_server.get()));
-    grown.saturating_sub(minimum).min(waiting)
+/// How many of `waiting` requests a config can serve beside the `taken` ones it has already: with the sessions it can take back,
+/// which are theirs at once, and with what it has beyond its own minimum, once it has grown by `growth` servers.
+pub fn queue_share(
+    waiting: u32,
+    taken: u32,
+    minimum: u32,
+    draining: u32,
+    sessions: u32,
+    growth: u32,
+    per_server: NonZeroU32,
+) -> u32 {
+    let grown = sessions.saturating_add(growth.saturating_mul(per_server.get()));
+    draining.saturating_add(grown.saturating_sub(minimum)).saturating_sub(taken).min(waiting)
 }
 
 /// How many sessions of its minimum a config that fails leaves to others. `room` is how many servers it could make if it did

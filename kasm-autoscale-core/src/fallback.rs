@@ -133,7 +133,7 @@ impl State {
     }
 
     /// The sessions that a config has free, coming, or draining so that it can take them back, as far as they are `wanted`.
-    fn sessions_of(&self, config: &Config, wanted: u32) -> u32 {
+    pub(crate) fn sessions_of(&self, config: &Config, wanted: u32) -> u32 {
         let mut sessions = config.tally.firm();
         for server in config.undoable.iter().filter_map(|id| self.servers.get(id)) {
             if sessions >= wanted {

@@ -292,8 +292,8 @@ impl State {
 
     // --- the queue ---
 
-    /// Which config makes sessions for those who wait. First those that are coming anyway are shared out, so that nothing is
-    /// made twice for one who waits; then a config of their own zone grows if it can, else any that can, the lowest
+    /// Which config makes sessions for those who wait. First those that are coming anyway, or can be taken back, are shared out,
+    /// so that nothing is made twice for one who waits; then a config of their own zone grows if it can, else any that can, the lowest
     /// `priority` first; those that wait for servers in doubt, and grow only beyond these, come last. Zones take turns at each
     /// of these, or else one would be given what another is already counting on, and the next plan would be another one.
     /// Those whom nobody can serve now count for the first config, which then says why it does not.
@@ -337,10 +337,12 @@ impl State {
             // Nobody is to wait for a config that keeps failing while another one could serve him.
             servers = servers.min(1_u32.saturating_sub(tried));
         }
-        let minimum = spec.minimum_available_sessions.saturating_add(taken);
-        // A provider that does not answer keeps nobody waiting whom another one could serve.
-        let firm = config.tally.coming.saturating_sub(config.tally.doubtful);
-        queue_share(waiting, minimum, config.tally.free, firm, servers, spec.max_sessions_per_server)
+        // What drains is taken back before anything is made. A provider that does not answer keeps nobody waiting whom another
+        // one could serve.
+        let firm = config.tally.firm();
+        let draining = self.sessions_of(config, u32::MAX).saturating_sub(firm);
+        let minimum = spec.minimum_available_sessions;
+        queue_share(waiting, taken, minimum, draining, firm, servers, spec.max_sessions_per_server)
     }
 
     // --- the rest ---

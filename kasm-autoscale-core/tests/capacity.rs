@@ -45,15 +45,17 @@ proptest! {
     }
 
     #[test]
-    fn a_share_of_the_queue_is_what_room_there_is_beyond_the_minimum(
-        waiting in 0..200_u32, minimum in 0..200_u32, free in 0..200_u32, coming in 0..200_u32, growth in 0..20_u32, per in per_server(),
+    fn a_share_of_the_queue_is_what_can_be_taken_back_and_what_room_there_is_beyond_the_minimum(
+        waiting in 0..200_u32, taken in 0..50_u32, minimum in 0..200_u32, draining in 0..50_u32, sessions in 0..400_u32,
+        growth in 0..20_u32, per in per_server(),
     ) {
-        let capacity = free + coming + growth * per.get();
+        let capacity = sessions + growth * per.get();
+        // One after the other: what drains is anybody's who waits, then what the minimum leaves.
         let mut share = 0;
-        while share < waiting && minimum + share < capacity {
+        while share < waiting && (taken + share < draining || minimum + taken + share < capacity + draining.min(taken + share)) {
             share += 1;
         }
-        prop_assert_eq!(queue_share(waiting, minimum, free, coming, growth, per), share);
+        prop_assert_eq!(queue_share(waiting, taken, minimum, draining, sessions, growth, per), share);
     }
 
     #[test]
@@ -98,7 +100,7 @@ fn the_largest_numbers_do_not_overflow() {
     assert_eq!(short(max, 0, 0), max);
     assert_eq!(servers_for(max, one), max);
     assert_eq!(surplus_servers(0, max, one, max), max);
-    assert_eq!(queue_share(max, 0, max, max, max, most), max);
+    assert_eq!(queue_share(max, 0, 0, max, max, max, most), max);
     let limits = Limits {
         live: max,
         max_servers: 0,

@@ -297,6 +297,12 @@ impl Picture {
         plan.spec.max_servers.saturating_sub(self.count(plan.id, |_| true) + plan.strays)
     }
 
+    /// How many sessions a config could take back.
+    fn undoable(&self, id: ConfigId) -> u32 {
+        let draining = self.of_config(id).filter(|desk| desk.undoable);
+        draining.map(|desk| desk.size.saturating_sub(desk.used())).sum()
+    }
+
     /// How many servers a config makes now if it wants them: none while it cannot, one at a time as long as it fails.
     fn tries(&self, plan: &Plan) -> u32 {
         let Some((kind, ..)) = plan.failing.filter(|_| !plan.blocked) else {
@@ -329,7 +335,7 @@ impl Picture {
         order
     }
 
-    /// For how many of those who wait each config is to have sessions. What is coming anyway is shared out before anybody grows, one's
+    /// For how many of those who wait each config is to have sessions. What is coming anyway or can be taken back is shared out before anybody grows, one's
     /// own zone comes before others, the lowest priority before higher ones; zones take turns. Whoever has servers in doubt grows last: it
     /// would wait for these instead.
     fn shares(&self) -> BTreeMap<ConfigId, u32> {
@@ -343,7 +349,9 @@ impl Picture {
                     let in_doubt = self.of_config(plan.id).any(|desk| desk.coming && desk.doubtful);
                     let made = if growth > i32::from(in_doubt) { self.tries(plan) } else { 0 };
                     let share = shares.entry(plan.id).or_default();
-                    if plan.spec.minimum_available_sessions + *share < self.firm(plan.id) + made * plan.size() {
+                    let has = self.firm(plan.id) + made * plan.size();
+                    let beyond = has.saturating_sub(plan.spec.minimum_available_sessions);
+                    if *share < self.undoable(plan.id) + beyond {
                         *share += 1;
                         return false;
                     }
@@ -381,10 +389,7 @@ impl Picture {
     /// servers it makes for itself, and, if it grows for that, of what it can take back and of all that it may make.
     fn has_to_spare(&self, plan: &Plan, kept: u32, grows: bool) -> bool {
         let wanted = plan.spec.minimum_available_sessions + kept;
-        let mut has = self.firm(plan.id);
-        for desk in self.of_config(plan.id).filter(|desk| desk.undoable && grows) {
-            has += desk.size.saturating_sub(desk.used());
-        }
+        let mut has = self.firm(plan.id) + if grows { self.undoable(plan.id) } else { 0 };
         for _ in 0..self.tries(plan) {
             if grows || has < wanted {
                 has += plan.size();

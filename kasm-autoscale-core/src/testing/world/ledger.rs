@@ -159,8 +159,9 @@ impl Ledger {
         unknown: &BTreeSet<(usize, &MachineRef)>,
     ) -> BTreeSet<ServerId> {
         let is_known = |made: &Made| !unknown.contains(&(made.cloud, &made.reference));
-        let counts =
-            |made: &&Made| made.config == config && !made.beyond && is_known(made) && is_to_be_there(sky, made, now);
+        // A pool that was read anew does not know of one that it had found unknown, until it lists again.
+        let answered_for = |made: &Made| !made.beyond && !made.found_unknown && is_known(made);
+        let counts = |made: &&Made| made.config == config && answered_for(made) && is_to_be_there(sky, made, now);
         let with_one = self.made.iter().filter(|(_, all)| all.iter().any(|made| counts(&made)));
         with_one.map(|(server, _)| *server).collect()
     }
