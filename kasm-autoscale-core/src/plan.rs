@@ -20,9 +20,11 @@ use crate::time::Timestamp;
 /// Which growth counts for those who wait.
 #[derive(Clone, Copy)]
 enum Growth {
+    /// None: what there is, what is coming, and what can be taken back.
     None,
     /// That of configs without servers in doubt: these count as coming, and so would be waited for instead.
     Sure,
+    /// That of all.
     Any,
 }
 

@@ -335,9 +335,9 @@ impl Picture {
         order
     }
 
-    /// For how many of those who wait each config is to have sessions. What is coming anyway or can be taken back is shared out before anybody grows, one's
-    /// own zone comes before others, the lowest priority before higher ones; zones take turns. Whoever has servers in doubt grows last: it
-    /// would wait for these instead.
+    /// For how many of those who wait each config is to have sessions. What is coming anyway or can be taken back is shared out
+    /// before anybody grows, one's own zone comes before others, the lowest priority before higher ones; zones take turns. Whoever
+    /// has servers in doubt grows last: it would wait for these instead.
     fn shares(&self) -> BTreeMap<ConfigId, u32> {
         let mut shares: BTreeMap<ConfigId, u32> = BTreeMap::new();
         let mut left: Vec<Option<&ZoneName>> = self.waiting.iter().map(|(.., zone)| zone.as_ref()).collect();

@@ -367,9 +367,8 @@ impl World {
         }
         for server in host.pool.iter().flat_map(|pool| pool.servers()) {
             let (Some(reference), Some(address)) = (&server.machine, &server.address) else { continue };
-            let clouds = self.sky.clouds.iter();
-            let leads =
-                clouds.filter_map(|cloud| Some(locked(cloud).at(&address.host)?.reference == *reference)).next();
+            let mut clouds = self.sky.clouds.iter();
+            let leads = clouds.find_map(|cloud| Some(locked(cloud).at(&address.host)?.reference == *reference));
             expect(leads != Some(false), "I-03 whoever is placed on a server is led to its own machine", || {
                 format!("{}, whose machine is {reference}, at {address:?}", server.id)
             })?;
