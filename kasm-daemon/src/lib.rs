@@ -23,6 +23,7 @@ pub mod probe;
 pub mod providers;
 pub mod run;
 pub mod secrets;
+pub mod signals;
 pub mod store;
 #[cfg(feature = "script-check")]
 pub mod syntax;

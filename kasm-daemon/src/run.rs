@@ -32,8 +32,9 @@ use crate::preflight::{self, Looked};
 use crate::probe::{AddressGuard, NetProber};
 use crate::providers::build;
 use crate::secrets::{Environment, SecretError, SecretStore, deployment_key};
+use crate::signals::{Hangups, told_to_stop};
 use crate::store::{SqliteStore, Store, StoreError};
-use crate::tls::{Hangups, LOOK_EVERY, Tls, follow};
+use crate::tls::{LOOK_EVERY, Tls, follow};
 use crate::tokens::ApiTokens;
 use crate::users::{LoginRules, Realm, Users};
 use crate::workspaces::Workspaces;
@@ -225,13 +226,17 @@ pub async fn run(path: &Path, insecure_no_auth: bool) -> Result<(), RunError> {
     let users = Arc::new(Users::new(host.world().clock, login_rules(&config), realms));
     let workspaces = Arc::new(Workspaces::load(host.world().store.clone(), config.workspaces.clone()).await?);
     let setup = Setup { host: host.clone(), tokens, users, workspaces, limits };
+    let hangups = Hangups::listen()?;
+    // The end of who follows the hang-ups is nobody's concern: it comes with the daemon's.
     let api = match tls {
         Some(tls) => {
-            // Its own end is nobody's concern: it ends with the daemon.
-            drop(tokio::spawn(follow(Arc::clone(&tls), LOOK_EVERY, Hangups::listen()?, stop.clone())));
+            drop(tokio::spawn(follow(Arc::clone(&tls), LOOK_EVERY, hangups, stop.clone())));
             tokio::spawn(serve_tls(setup, tls, listener, stop.clone()))
         }
-        None => tokio::spawn(serve_with(setup, listener, stop.clone())),
+        None => {
+            drop(tokio::spawn(hangups.decline(stop.clone())));
+            tokio::spawn(serve_with(setup, listener, stop.clone()))
+        }
     };
     let ended = tokio::select! {
         told = told_to_stop() => told.map_err(RunError::Io),
@@ -320,21 +325,6 @@ fn known_directories(
         realms.insert(name.clone(), directories::realm(directory));
     }
     Ok((known, realms))
-}
-
-#[cfg(unix)]
-async fn told_to_stop() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
-#[cfg(not(unix))]
-async fn told_to_stop() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
 }
 
 /// Starts the log on standard error. A second start in one process changes nothing.

@@ -24,7 +24,7 @@ mod material;
 mod watch;
 
 pub(crate) use counts::CertificateCounts;
-pub use watch::{Hangups, follow};
+pub use watch::follow;
 
 use files::Files;
 use material::{Facts, Material};

@@ -1,6 +1,5 @@
 //! Looks at the files while the daemon runs, and puts to use what is new and good.
 
-use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,35 +12,10 @@ use super::files::Files;
 use super::material::Material;
 use super::{ENDS_SOON, Live, Tls};
 use crate::clock::rfc3339;
+use crate::signals::Hangups;
 
 /// How often the log says that the certificate ends soon.
 const REMIND_EVERY: Duration = Duration::from_secs(24 * 3600);
-
-/// Whoever asks for a look at once: SIGHUP, where there are signals.
-#[derive(Debug)]
-pub struct Hangups(#[cfg(unix)] tokio::signal::unix::Signal);
-
-impl Hangups {
-    /// From now on SIGHUP does not end the process.
-    ///
-    /// # Errors
-    /// When the system does not let us listen.
-    pub fn listen() -> io::Result<Self> {
-        #[cfg(unix)]
-        let hangups = Self(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?);
-        #[cfg(not(unix))]
-        let hangups = Self();
-        Ok(hangups)
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if self.0.recv().await.is_some() {
-            return;
-        }
-        std::future::pending().await
-    }
-}
 
 /// What earlier looks have found.
 struct Memory {

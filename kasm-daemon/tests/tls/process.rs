@@ -25,11 +25,15 @@ struct Daemon {
 impl Daemon {
     /// Its config file, with these lines in the table `[tls]`; certificate and key are `api.pem` and `api.key`.
     fn new(tls: &str) -> Self {
+        Self::with(&format!("[tls]\ncertificate = \"api.pem\"\nkey = {{ file = \"api.key\" }}\n{tls}\n"))
+    }
+
+    /// Its config file, with these tables besides.
+    fn with(tables: &str) -> Self {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let text = format!(
             "listen = \"127.0.0.1:{port}\"\ndeployment_key = {{ env = \"KASM_TLS_KEY\" }}\nstore.path = \"pools.sqlite\"\n\
-             log.filter = \"trace\"\n[[token]]\nname = \"tls\"\nrole = \"admin\"\nsecret = {{ env = \"KASM_TLS_TOKEN\" }}\n\
-             [tls]\ncertificate = \"api.pem\"\nkey = {{ file = \"api.key\" }}\n{tls}\n"
+             log.filter = \"trace\"\n[[token]]\nname = \"tls\"\nrole = \"admin\"\nsecret = {{ env = \"KASM_TLS_TOKEN\" }}\n{tables}"
         );
         fs::write(folder.path().join("kasm.toml"), text).unwrap();
         Self { port, folder, process: None }
@@ -187,6 +191,17 @@ fn s_19_sighup_looks_at_once_and_ends_nothing() {
         "{log}"
     );
     assert_eq!(serial(&daemon).trim(), "serial=2222");
+    assert!(!daemon.process.as_mut().expect("it runs").has_ended());
+}
+
+#[test]
+fn s_19_sighup_does_not_end_a_daemon_without_tls_either() {
+    let mut daemon = Daemon::with("");
+    daemon.start();
+    for times in 1..=2 {
+        daemon.hang_up();
+        daemon.until_logged("there is no certificate to look at", times);
+    }
     assert!(!daemon.process.as_mut().expect("it runs").has_ended());
 }
 
