@@ -19,15 +19,17 @@ test: tools
 story: tools
 	sh tests/story/run.sh
 
-# Simulated worlds with fresh seeds, 3,000 pool-years of them, 40 minutes on two cores: `make soak ARGS="--seconds 600"` for less.
+# Simulated worlds with fresh seeds, 3,000 pool-years of them, 40 minutes on two cores: `make soak ARGS="--seconds 600"` for less,
+# of which only what must never be, and what must have been seen, is demanded, not the figures of a whole run.
 soak:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example soak -- \
-		--from $$(date +%s)00000 --seeds 310000 --threads 2 --all-seen --goals --years 3000 $(ARGS)
+		--from $$(date +%s)00000 --seeds 310000 --threads 2 --all-seen $(or $(ARGS),--goals --years 3000)
 
-# Every order of events that small pools can meet, with the real state machine: `make model ARGS="--only joining"`.
+# Every order of events that small pools can meet, with the real state machine, ten million of them at least:
+# `make model ARGS="--only joining"` for one kind of pool.
 model:
 	$(CARGO) run --profile proof --locked --package kasm-autoscale-core --features testing --example model -- \
-		--at-least 10000000 $(ARGS)
+		$(or $(ARGS),--at-least 10000000)
 
 # Further than `make test` goes: more faults at once in every order, then all bounds at once on random ways, for they cannot be
 # exhausted. Some minutes.

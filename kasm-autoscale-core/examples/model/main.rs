@@ -201,7 +201,12 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), String> {
     let mut total = 0;
-    for plan in plans::all() {
+    let plans = plans::all();
+    let names: Vec<_> = plans.iter().map(|plan| plan.name).collect();
+    if let Some(only) = options.only.as_ref().filter(|only| !names.contains(&only.as_str())) {
+        return Err(format!("--only {only:?}: expected one of {}", names.join(", ")));
+    }
+    for plan in plans {
         let of_this_run = match plan.run {
             Run::Short => !options.deep,
             Run::Usual => !options.deep && !options.short,
