@@ -21,7 +21,8 @@ pub fn surplus_servers(target: u32, free: u32, per_server: NonZeroU32, unused: u
 }
 
 /// How many of `waiting` requests a config can serve beside the `taken` ones it has already: with the sessions it can take back,
-/// which are theirs at once, and with what it has beyond its own minimum, once it has grown by `growth` servers.
+/// which are theirs at once, and with what it has beyond its own minimum, once it has grown by `growth` servers. `draining` is
+/// how many sessions it can take back, `sessions` how many are free or surely coming; only `growth` counts servers.
 pub fn queue_share(
     waiting: u32,
     taken: u32,
